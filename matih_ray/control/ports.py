@@ -1,0 +1,38 @@
+"""What the use cases need from outside, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Protocol
+
+from matih_ray.model.ids import RunId, TenantId
+from matih_ray.registry import Registry
+from matih_ray.settings import Settings
+from matih_ray.state.base import CredentialStore, KeyValueStore, MetadataStore
+
+
+class RunLauncher(Protocol):
+    """Hands queued runs to whatever executes them."""
+
+    def launch(self, tenant_id: TenantId, run_id: RunId) -> None:
+        """Start working on a QUEUED run soon; returns at once. Idempotent."""
+
+
+def utc_now() -> datetime:
+    """The current time with its zone."""
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The outside world of the use cases."""
+
+    settings: Settings
+    registry: Registry
+    metadata: MetadataStore
+    kv: KeyValueStore
+    credentials: CredentialStore
+    launcher: RunLauncher
+    clock: Callable[[], datetime] = utc_now

@@ -1,0 +1,115 @@
+"""The policy: what a caller may choose for the runs of a unit. Every limit has its reason here."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from matih_ray.model.value import JsonValue, Value
+
+# Large enough that a slice's fixed cost (connection, query start, one file) is under a few per
+# cent, small enough that losing a worker repeats only seconds of work.
+DEFAULT_SLICE_ROWS = 1_000_000
+# A plan is stored and shown as one value; more slices than this are merged by the planner.
+MAX_SLICES_PER_PLAN = 20_000
+MAX_SLICE_ROWS = 1_000_000_000
+DEFAULT_COMMIT_INTERVAL_S = 60.0
+# One Parquet file; the usual Iceberg recommendation, and readers split inside files anyway.
+DEFAULT_FILE_BYTES = 512 * 1024 * 1024
+
+
+class DataMode(str, Enum):
+    """Source-shaped rows, or rows mapped to the canonical data model."""
+
+    RAW = "raw"
+    CDM = "cdm"
+
+
+class RunMode(str, Enum):
+    """All rows, rows after the checkpoint's cursor, or the change log."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+    CDC = "cdc"
+
+
+class WriteMode(str, Enum):
+    """What happens to rows that the table already holds."""
+
+    APPEND = "append"
+    OVERWRITE = "overwrite"
+
+
+class LateCommits(str, Enum):
+    """How an incremental run treats transactions that commit below its upper bound later.
+
+    `safe_bound`: choose an upper bound that no open transaction can undercut.
+    `lookback`: read again `lookback` below the cursor and drop rows the table already has.
+    `ignore`: read up to the greatest visible cursor value.
+    """
+
+    SAFE_BOUND = "safe_bound"
+    LOOKBACK = "lookback"
+    IGNORE = "ignore"
+
+
+class NullCursor(str, Enum):
+    """Rows whose cursor is NULL: load them with the first run and refuse when more appear,
+    refuse at once, or leave them out knowingly."""
+
+    LOAD = "load"
+    REFUSE = "refuse"
+    IGNORE = "ignore"
+
+
+class Verify(str, Enum):
+    """What is compared between source, staging and sink for each slice."""
+
+    COUNT = "count"
+    CHECKSUM = "checksum"
+
+
+class IngestionPolicy(Value):
+    """A caller's choices. Defaults suit a first full load of a table.
+
+    `lookback` is in seconds for temporal cursors and in cursor units for numeric ones.
+    `encodings` overrides the declared encoding of a column (`text`, `decimal(38,9)`).
+    `partition_by` uses Iceberg's transforms: `day(created_at)`, `bucket(16, id)`, `region`.
+    """
+
+    mode: DataMode = DataMode.RAW
+    run_mode: RunMode = RunMode.FULL
+    write_mode: WriteMode | None = None
+    columns: tuple[str, ...] | None = None
+    filter: dict[str, JsonValue] | None = None
+    cursor_column: str | None = None
+    null_cursor: NullCursor = NullCursor.LOAD
+    late_commits: LateCommits = LateCommits.SAFE_BOUND
+    lookback: Annotated[float, Field(ge=0)] = 0.0
+    open_transaction_wait_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    exact_count: bool = False
+    encodings: dict[str, str] = {}
+    target_slice_rows: Annotated[int, Field(ge=1, le=MAX_SLICE_ROWS)] = DEFAULT_SLICE_ROWS
+    max_parallel_slices: Annotated[int, Field(ge=1, le=1024)] | None = None
+    commit_interval_s: Annotated[float, Field(ge=0, le=86_400)] = DEFAULT_COMMIT_INTERVAL_S
+    target_file_bytes: Annotated[int, Field(ge=1_000_000)] = DEFAULT_FILE_BYTES
+    partition_by: tuple[str, ...] = ()
+    target: str | None = None
+    verify: Verify = Verify.COUNT
+
+    @model_validator(mode="after")
+    def _agree(self) -> IngestionPolicy:
+        if self.run_mode is RunMode.INCREMENTAL and self.write_mode is WriteMode.OVERWRITE:
+            raise ValueError("an incremental run adds to a table and cannot overwrite it")
+        if self.late_commits is LateCommits.LOOKBACK and self.lookback <= 0:
+            raise ValueError("lateCommits=lookback needs a lookback greater than 0")
+        return self
+
+    @property
+    def effective_write_mode(self) -> WriteMode:
+        """The write mode, by default overwrite for full runs and append for all others."""
+        if self.write_mode is not None:
+            return self.write_mode
+        return WriteMode.OVERWRITE if self.run_mode is RunMode.FULL else WriteMode.APPEND

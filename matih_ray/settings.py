@@ -1,0 +1,87 @@
+"""Settings: read once from the environment (prefix `MATIH_`), frozen, passed down as a value.
+
+Beside `model` in the import arrow. Nothing else in the package reads the environment, except that
+`INGESTION_KV_FILE` of the specification is honoured here as an alias.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings of the runtime. Secrets are `SecretStr` and never printed."""
+
+    model_config = SettingsConfigDict(env_prefix="MATIH_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default=Path(".matih"), description="Directory of the embedded default's files."
+    )
+    metadata_url: SecretStr | None = Field(
+        default=None,
+        description="SQLAlchemy URL of the metadata store; SQLite under `home` if unset.",
+    )
+    kv_url: SecretStr | None = Field(
+        default=None,
+        description="Key-value store: `redis://…`, `sql` (the metadata store), or a file if unset.",
+    )
+    kv_file: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("MATIH_KV_FILE", "INGESTION_KV_FILE", "kv_file"),
+        description="File of the key-value store; `metadata/kv-store.json` under `home` if unset.",
+    )
+    credential_key: SecretStr | None = Field(
+        default=None,
+        description="Comma-separated Fernet keys, newest first; a key file under `home` if unset.",
+    )
+    iceberg_catalog_type: Literal["sql", "rest"] = Field(
+        default="sql", description="Kind of the Iceberg catalog of the built-in sink `iceberg`."
+    )
+    iceberg_catalog_uri: SecretStr | None = Field(
+        default=None, description="Catalog URI; a SQLite file under `home` if unset."
+    )
+    iceberg_warehouse: str | None = Field(
+        default=None, description="Warehouse location; a directory under `home` if unset."
+    )
+    iceberg_properties: SecretStr = Field(
+        default=SecretStr("{}"), description="More PyIceberg catalog properties, as a JSON object."
+    )
+    staging_provider: str = Field(
+        default="object_store", description="`object_store`, `filesystem` or `memory`."
+    )
+    staging_dir: Path | None = Field(
+        default=None, description="Directory of `filesystem` staging; under `home` if unset."
+    )
+    jwt_secret: SecretStr | None = Field(
+        default=None,
+        description="HS256 secret for bearer tokens; a key file under `home` if unset.",
+    )
+    jwt_issuer: str = Field(default="matih", description="Expected `iss` of bearer tokens.")
+    jwt_audience: str = Field(default="matih-ray", description="Expected `aud` of bearer tokens.")
+    planner_hosts: int = Field(
+        default=2, ge=1, le=64, description="Planner actors that share all runs of the cluster."
+    )
+    runs_per_planner: int = Field(
+        default=16, ge=1, le=256, description="Runs that one planner actor works on at a time."
+    )
+    sink_actors_per_run: int = Field(
+        default=2, ge=1, le=64, description="Sink actors that write one run's slices."
+    )
+    heartbeat_s: float = Field(
+        default=2.0, gt=0, description="Seconds between signs of life of a run's planner."
+    )
+    orphan_after_s: float = Field(
+        default=10.0, gt=0, description="Seconds without a heartbeat until a run is relaunched."
+    )
+    http_host: str = Field(default="127.0.0.1", description="Address of the control API.")
+    http_port: int = Field(default=8080, ge=1, le=65535, description="Port of the control API.")
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="Rendering of log lines."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Lowest level that is logged."
+    )

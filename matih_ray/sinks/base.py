@@ -1,0 +1,125 @@
+"""The sink contract.
+
+The order of a commit, each step idempotent under (run, slice): 1 `write`, 2 `commit` with its
+marker, 3 checkpoint compare-and-set, 4 run state, 5 release staging. A sink implements 1 and 2.
+
+What every implementation must keep (see `matih_ray.testing.contracts`):
+
+1. Nothing written is visible before `commit`; what is never committed never becomes visible.
+2. `commit` with a marker that the target already carries changes nothing and returns
+   `ALREADY_APPLIED`.
+3. A marker of the same run with a lower (epoch, sequence) than the target's is a `FencedError`;
+   so is one whose predecessor is not the target's marker. Two owners of a run end as one.
+4. A commit that may have been applied raises `CommitUnknownError`; nothing is deleted then.
+   `last_marker` afterwards tells the truth.
+5. An overwrite shows readers the old rows until the commit with `published=True`, then the new.
+6. Writing the same slice again (another attempt) and committing one of the receipts loads it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+
+from matih_ray.model.checkpoint import StreamKey
+from matih_ray.model.plan import IngestionSlice
+from matih_ray.model.policy import DEFAULT_FILE_BYTES, WriteMode
+from matih_ray.model.receipt import CommitMarker, WriteReceipt
+from matih_ray.model.value import JsonValue, Value
+
+
+@dataclass(frozen=True)
+class SinkTarget:
+    """What a run wants to write to: identity, schema and layout.
+
+    `path` is the target's name from the outside in (tenant, endpoint, schema, table).
+    """
+
+    stream: StreamKey
+    path: tuple[str, ...]
+    schema: pa.Schema
+    write_mode: WriteMode
+    primary_key: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    target_file_bytes: int = DEFAULT_FILE_BYTES
+    checksum: bool = False
+
+
+class PreparedTarget(Value):
+    """A target that exists: everything writers and the committer need, as plain data.
+
+    `payload` belongs to the sink that made it and must hold no secrets.
+    """
+
+    stream: StreamKey
+    display_name: str
+    write_mode: WriteMode
+    payload: dict[str, JsonValue]
+
+
+class CommitOutcome(str, Enum):
+    """A commit that is certain to be in the sink."""
+
+    APPLIED = "applied"
+    ALREADY_APPLIED = "already_applied"
+
+
+class SliceWriter(Protocol):
+    """Writes one attempt of one slice. Not thread-safe."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write a batch whose schema equals the target's.
+
+        Raises:
+            StorageFullError: No space left.
+            SinkError: Any other failure.
+        """
+
+    def close(self) -> WriteReceipt:
+        """Finish all files and return the receipt."""
+
+    def abort(self) -> None:
+        """Drop what this attempt wrote, as far as possible. Safe to call at any time."""
+
+
+class SinkEndpoint(Protocol):
+    """One configured sink."""
+
+    type: ClassVar[str]
+
+    def prepare(self, target: SinkTarget) -> PreparedTarget:
+        """Create or check the target. Idempotent.
+
+        Raises:
+            SchemaMismatchError: The table exists and the incoming schema does not fit it.
+            SinkUnavailableError: Catalog or storage cannot be reached.
+        """
+
+    def writer(self, prepared: PreparedTarget, slice_: IngestionSlice) -> SliceWriter:
+        """A writer for one attempt of a slice."""
+
+    def commit(
+        self, prepared: PreparedTarget, receipts: Sequence[WriteReceipt], marker: CommitMarker
+    ) -> CommitOutcome:
+        """Make receipts visible together with the marker, atomically.
+
+        `receipts` may be empty (publishing an overwrite, or recording progress of empty slices).
+
+        Raises:
+            CommitRejectedError: Certainly not applied; may be tried again.
+            CommitUnknownError: May have been applied; ask `last_marker`.
+            FencedError: Another owner has moved on; stop.
+        """
+
+    def last_marker(self, prepared: PreparedTarget) -> CommitMarker | None:
+        """The marker of the last commit of this stream, whether published or not."""
+
+    def abort(self, prepared: PreparedTarget, receipts: Sequence[WriteReceipt]) -> None:
+        """Drop uncommitted receipts. Only called for receipts that certainly were not committed."""
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""

@@ -1,0 +1,8 @@
+"""State: what must outlive processes. Endpoints, catalog, runs, checkpoints, credentials.
+
+Two stores behind two ports: a relational *metadata store* (SQLAlchemy; SQLite by default,
+PostgreSQL in production, Alembic migrations) and a *key-value store* (file, SQL or Redis) for
+checkpoints and transient state. Credentials have a third port of their own, so that no query on
+metadata can ever return one. May import `model`, `errors` and `settings`. Every method takes the
+tenant first: there is no query without one (the supervisor's sweep is the named exception).
+"""

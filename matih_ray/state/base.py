@@ -1,0 +1,199 @@
+"""Ports of the state layer. Every write is compare-and-set or idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from matih_ray.model.checkpoint import StreamKey
+from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
+from matih_ray.model.run import RunRecord, RunState, SliceRecord
+from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.model.value import JsonValue, Value
+
+# Largest page of any listing; keeps one answer under about a megabyte.
+MAX_PAGE_ROWS = 1000
+
+
+class EndpointRecord(Value):
+    """A connector as stored: never its credentials, only the name they are kept under."""
+
+    endpoint_id: EndpointId
+    tenant_id: TenantId
+    name: str
+    type: str
+    config: dict[str, JsonValue]
+    credential_name: str | None = None
+    created_at: datetime
+    updated_at: datetime
+    version: int = 0
+
+
+class UnitStateRecord(Value):
+    """The last known state of a stream, for status views (`IngestionUnitState`)."""
+
+    stream: StreamKey
+    state: RunState
+    last_run_id: RunId
+    last_completed_run_id: RunId | None = None
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class VersionedValue:
+    """A JSON value and the version to present when replacing it."""
+
+    value: JsonValue
+    version: int
+
+
+class KeyValueStore(Protocol):
+    """Small JSON values under (tenant, key), replaced by compare-and-set only."""
+
+    def get(self, tenant_id: TenantId, key: str) -> VersionedValue | None:
+        """The value and its version, or None."""
+
+    def compare_and_set(
+        self, tenant_id: TenantId, key: str, value: JsonValue, expected_version: int
+    ) -> int:
+        """Store a value; `expected_version` is 0 for a key that must not exist yet.
+
+        Returns:
+            The new version.
+
+        Raises:
+            StateConflictError: The key has another version.
+        """
+
+    def delete(self, tenant_id: TenantId, key: str) -> bool:
+        """Remove a key; tells whether it existed."""
+
+    def keys(self, tenant_id: TenantId, prefix: str) -> list[str]:
+        """Keys of a tenant that start with `prefix`, sorted."""
+
+    def close(self) -> None: ...
+
+
+class CredentialStore(Protocol):
+    """Secrets by (tenant, name). Values never appear in `repr`, errors or logs."""
+
+    def put(self, tenant_id: TenantId, name: str, secrets: Mapping[str, str]) -> None: ...
+
+    def get(self, tenant_id: TenantId, name: str) -> dict[str, str]:
+        """Raises `NotFoundError` when there is none of that name."""
+
+    def delete(self, tenant_id: TenantId, name: str) -> bool: ...
+
+
+class MetadataStore(Protocol):
+    """Endpoints, catalog, run ledger and unit states."""
+
+    # endpoints
+    def put_endpoint(self, record: EndpointRecord) -> EndpointRecord:
+        """Insert (version 0) or replace by compare-and-set; returns it with its new version.
+
+        Raises:
+            StateConflictError: Somebody else changed it.
+            ConflictError: Another endpoint of the tenant has this name.
+        """
+
+    def get_endpoint(self, tenant_id: TenantId, endpoint_id: EndpointId) -> EndpointRecord:
+        """Raises `NotFoundError`."""
+
+    def find_endpoint(self, tenant_id: TenantId, name: str) -> EndpointRecord | None: ...
+
+    def list_endpoints(
+        self, tenant_id: TenantId, *, offset: int = 0, limit: int = 100
+    ) -> list[EndpointRecord]: ...
+
+    def delete_endpoint(self, tenant_id: TenantId, endpoint_id: EndpointId) -> None:
+        """Remove an endpoint and its catalog; its runs stay in the ledger."""
+
+    # catalog
+    def replace_units(
+        self,
+        tenant_id: TenantId,
+        endpoint_id: EndpointId,
+        units: Sequence[EndpointUnitDescriptor],
+    ) -> None:
+        """Make the endpoint's catalog exactly these units."""
+
+    def put_unit(self, tenant_id: TenantId, unit: EndpointUnitDescriptor) -> None:
+        """Insert or refresh one unit."""
+
+    def get_unit(
+        self, tenant_id: TenantId, endpoint_id: EndpointId, unit_id: UnitId
+    ) -> EndpointUnitDescriptor:
+        """Raises `UnknownUnitError`."""
+
+    def list_units(
+        self, tenant_id: TenantId, endpoint_id: EndpointId, *, offset: int = 0, limit: int = 100
+    ) -> list[EndpointUnitDescriptor]: ...
+
+    # runs
+    def create_run(self, record: RunRecord) -> RunRecord:
+        """Insert a run.
+
+        Raises:
+            RunOverlapError: The stream has an active run (checked in the same transaction).
+        """
+
+    def get_run(self, tenant_id: TenantId, run_id: RunId) -> RunRecord:
+        """Raises `NotFoundError`."""
+
+    def update_run(self, record: RunRecord) -> RunRecord:
+        """Replace a run whose stored version equals `record.version`; returns the new version.
+
+        Also keeps the stream's `UnitStateRecord` true, in the same transaction.
+
+        Raises:
+            StateConflictError: The run was changed since it was read.
+            RunOverlapError: The run becomes active while the stream has another active run.
+        """
+
+    def heartbeat(self, tenant_id: TenantId, run_id: RunId, epoch: int, at: datetime) -> RunRecord:
+        """Record that the owner of this epoch is alive; does not change `version`.
+
+        Raises:
+            StateConflictError: The run has another epoch: the caller no longer owns it.
+        """
+
+    def list_runs(
+        self,
+        tenant_id: TenantId,
+        *,
+        endpoint_id: EndpointId | None = None,
+        unit_id: UnitId | None = None,
+        states: Sequence[RunState] = (),
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """Newest first, without plans (`plan` is None) to keep pages small."""
+
+    def find_orphans(self, heartbeat_before: datetime, limit: int = 100) -> list[RunRecord]:
+        """Runs of all tenants that are QUEUED or RUNNING without a heartbeat since then."""
+
+    # slices
+    def put_slices(self, tenant_id: TenantId, run_id: RunId, slices: Sequence[SliceRecord]) -> None:
+        """Insert or replace slice statistics by (run, sequence)."""
+
+    def list_slices(
+        self, tenant_id: TenantId, run_id: RunId, *, offset: int = 0, limit: int = 100
+    ) -> list[SliceRecord]: ...
+
+    # unit states
+    def get_unit_state(self, stream: StreamKey) -> UnitStateRecord | None: ...
+
+    def list_unit_states(
+        self,
+        tenant_id: TenantId,
+        *,
+        endpoint_id: EndpointId | None = None,
+        sink_id: SinkId | None = None,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[UnitStateRecord]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Serve applications: one typed builder each, wiring only."""
