@@ -63,13 +63,18 @@ class Settings(BaseSettings):
     jwt_issuer: str = Field(default="matih", description="Expected `iss` of bearer tokens.")
     jwt_audience: str = Field(default="matih-ray", description="Expected `aud` of bearer tokens.")
     planner_hosts: int = Field(
-        default=2, ge=1, le=64, description="Planner actors that share all runs of the cluster."
+        default=1, ge=1, le=64, description="Planner actors that share all runs of the cluster."
     )
     runs_per_planner: int = Field(
         default=16, ge=1, le=256, description="Runs that one planner actor works on at a time."
     )
-    sink_actors_per_run: int = Field(
-        default=2, ge=1, le=64, description="Sink actors that write one run's slices."
+    sink_actors_per_planner: int = Field(
+        default=2, ge=1, le=256, description="Sink actors that the runs of one planner share."
+    )
+    object_store_bytes: int = Field(
+        default=1 << 30,
+        ge=128 << 20,
+        description="Object store of a local Ray; staged batches beyond it are spilled to disk.",
     )
     heartbeat_s: float = Field(
         default=2.0, gt=0, description="Seconds between signs of life of a run's planner."
@@ -79,6 +84,10 @@ class Settings(BaseSettings):
     )
     http_host: str = Field(default="127.0.0.1", description="Address of the control API.")
     http_port: int = Field(default=8080, ge=1, le=65535, description="Port of the control API.")
+    step_listener: str | None = Field(
+        default=None,
+        description="Dotted name of a function that is told of each step of a run; for fault tests.",
+    )
     log_format: Literal["json", "console"] = Field(
         default="json", description="Rendering of log lines."
     )

@@ -1,0 +1,287 @@
+"""One run from ownership to its end. No vendor appears here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import structlog
+
+from matih_ray.control.building import build_sink, build_source
+from matih_ray.control.ports import Ports
+from matih_ray.errors import ConfigurationError, FencedError, MatihError
+from matih_ray.execution.boundary import unwrap
+from matih_ray.execution.checkpoints import StoredCheckpoint, reconcile_previous_run
+from matih_ray.execution.committer import Committer
+from matih_ray.execution.ledger import RunLedger
+from matih_ray.execution.metrics import process_metrics
+from matih_ray.execution.prefix import PrefixBuffer
+from matih_ray.execution.scheduler import SliceDone, SliceRetried, SliceScheduler
+from matih_ray.execution.sink_pool import SinkPool
+from matih_ray.execution.steps import Step, reached
+from matih_ray.execution.targets import sink_target
+from matih_ray.execution.tasks import SliceTask
+from matih_ray.model.plan import IngestionPlan
+from matih_ray.model.run import (
+    RunError,
+    RunRecord,
+    RunRequest,
+    RunState,
+    SliceRecord,
+    SliceState,
+)
+from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.planning.planner import make_plan
+from matih_ray.sources.base import AbstractSnapshot, SourceEndpoint, SupportsSnapshot
+
+# How long one step of the loop may wait for the cluster; bounds the delay of pause and cancel.
+POLL_S = 0.25
+# Slices written but not committed, at which no further slice is started: bounds what a lost
+# planner would have to read again and what one commit has to carry.
+UNCOMMITTED_SLICES_MAX = 256
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Signals:
+    """What the planner's heartbeat thread tells a run's thread."""
+
+    requested: RunRequest | None = None
+    lost: bool = False
+
+
+@dataclass
+class RunExecution:
+    """Executes one owned run on the calling thread."""
+
+    ports: Ports
+    ledger: RunLedger
+    pool: SinkPool
+    settings_ref: Any
+    signals: Signals = field(default_factory=Signals)
+    _source: SourceEndpoint | None = None
+    _snapshot: AbstractSnapshot | None = None
+
+    def execute(self) -> None:
+        """Run to an end state, or stop silently if another planner took the run over."""
+        record = self.ledger.record
+        try:
+            reached(self.ports.settings, Step.OWNED, record.run_id)
+            self._execute()
+        except FencedError as error:
+            log.warning("run_fenced", detail=error.message)
+        except Exception as raised:  # the boundary: a run that raises has failed
+            failure = unwrap(raised)
+            log.warning("run_failed", code=failure.code, detail=failure.message, exc_info=raised)
+            self._finish(RunState.FAILED, failure)
+        finally:
+            if self._snapshot is not None:
+                self._snapshot.close()
+            if self._source is not None:
+                self._source.close()
+
+    @property
+    def _record(self) -> RunRecord:
+        return self.ledger.record
+
+    def _execute(self) -> None:
+        ports, stream = self.ports, self._record.stream
+        unit = ports.metadata.get_unit(stream.tenant_id, stream.endpoint_id, stream.unit_id)
+        self._source = build_source(ports, stream.tenant_id, stream.endpoint_id)
+        plan = self._record.plan
+        if plan is None:
+            reconcile_previous_run(ports, self._record)
+            checkpoint = StoredCheckpoint(ports, stream).value
+            plan = make_plan(self._source, unit, checkpoint, self._record.policy)
+            if not plan.slices and checkpoint is not None:
+                self._finish(RunState.COMPLETED, plan=plan)
+                return
+            self.ledger.update(plan=plan)
+        reached(ports.settings, Step.PLANNED, self._record.run_id)
+        self._load(self._source, unit, plan)
+
+    def _load(
+        self, source: SourceEndpoint, unit: EndpointUnitDescriptor, plan: IngestionPlan
+    ) -> None:
+        record = self._record
+        sink = build_sink(self.ports, record.stream.tenant_id, record.stream.sink_id)
+        try:
+            endpoint = self.ports.metadata.get_endpoint(
+                record.stream.tenant_id, record.stream.endpoint_id
+            )
+            schema = source.read_schema(unit, record.policy)
+            prepared = sink.prepare(sink_target(record, endpoint.name, unit, schema))
+            self.ledger.update(target=prepared.to_dict())
+            committer = Committer(self.ports, self.ledger, sink, prepared)
+            committer.recover()
+            scheduler = SliceScheduler(
+                self.settings_ref,
+                self._task_template(unit),
+                record.stream.sink_id,
+                prepared,
+                self.pool,
+                self._parallelism(),
+            )
+            try:
+                self._drive(source, plan, committer, scheduler)
+            finally:
+                scheduler.cancel()
+        finally:
+            sink.close()
+
+    def _drive(
+        self,
+        source: SourceEndpoint,
+        plan: IngestionPlan,
+        committer: Committer,
+        scheduler: SliceScheduler,
+    ) -> None:
+        """The loop: start slices, collect results, commit prefixes, obey requests."""
+        if not plan.resumable:
+            self._hold_snapshot(source, plan)
+        bind = self._snapshot.bind if self._snapshot is not None else lambda slice_: slice_
+        scheduler.submit(bind(slice_) for slice_ in plan.slices[committer.through :])
+        buffer: PrefixBuffer[SliceDone] = PrefixBuffer(committer.through)
+        written, last_commit_s = 0, time.monotonic()
+        while not scheduler.idle:
+            if self._stop_requested():
+                break
+            behind = committer.through + UNCOMMITTED_SLICES_MAX
+            room = buffer.next_sequence + written < behind
+            for event in scheduler.poll(POLL_S, start_new=room):
+                if isinstance(event, SliceRetried):
+                    self._note_retry(event)
+                    continue
+                buffer.add(event.slice.sequence, event)
+                written = len(buffer.rest())
+            process_metrics().queue_depth(self._record.stream, scheduler.queue_depth)
+            due = time.monotonic() - last_commit_s >= self._record.policy.commit_interval_s
+            full = buffer.ready >= UNCOMMITTED_SLICES_MAX
+            if plan.resumable and buffer.ready and (due or full) and not scheduler.idle:
+                self._commit(committer, buffer.take(), last=False)
+                written, last_commit_s = len(buffer.rest()), time.monotonic()
+        self._end(plan, committer, buffer)
+
+    def _end(
+        self, plan: IngestionPlan, committer: Committer, buffer: PrefixBuffer[SliceDone]
+    ) -> None:
+        if self.signals.lost:
+            raise FencedError(
+                f"run {self._record.run_id} was taken over", run_id=self._record.run_id
+            )
+        done = buffer.take()
+        complete = buffer.next_sequence == len(plan.slices)
+        if complete:
+            if done or not committer.visible:
+                self._commit(committer, done, last=True)
+            self._finish(RunState.COMPLETED)
+            return
+        if done and plan.resumable:
+            self._commit(committer, done, last=False)
+        paused = self.signals.requested is RunRequest.PAUSE
+        self._finish(RunState.PAUSED if paused else RunState.CANCELLED)
+
+    def _commit(self, committer: Committer, done: list[SliceDone], *, last: bool) -> None:
+        started = time.monotonic()
+        receipts = [item.result.receipt for item in done]
+        committer.commit(receipts, last=last)
+        seconds = time.monotonic() - started
+        record = self._record
+        self.ports.metadata.put_slices(
+            record.stream.tenant_id, record.run_id, [_slice_record(item) for item in done]
+        )
+        process_metrics().committed(
+            record.stream,
+            rows=sum(receipt.rows for receipt in receipts),
+            bytes_=sum(receipt.bytes for receipt in receipts),
+            slices=len(receipts),
+            seconds=seconds,
+        )
+        log.info("committed", through=committer.through, slices=len(done), seconds=seconds)
+
+    def _finish(
+        self,
+        state: RunState,
+        error: MatihError | None = None,
+        plan: IngestionPlan | None = None,
+    ) -> None:
+        changes: dict[str, Any] = {
+            "state": state,
+            "requested": None,
+            "error": None if error is None else RunError.of(error),
+            "finished_at": self.ports.clock() if state.is_terminal else None,
+        }
+        if plan is not None:
+            changes["plan"] = plan
+        try:
+            self.ledger.update(**changes)
+        except FencedError as fenced:
+            log.warning("run_fenced", detail=fenced.message)
+
+    def _hold_snapshot(self, source: SourceEndpoint, plan: IngestionPlan) -> None:
+        if not isinstance(source, SupportsSnapshot):
+            raise ConfigurationError(
+                f"{type(source).__name__} plans slices of one snapshot and cannot hold one"
+            )
+        self._snapshot = source.hold_snapshot(plan)
+
+    def _stop_requested(self) -> bool:
+        return self.signals.lost or self.signals.requested is not None
+
+    def _note_retry(self, event: SliceRetried) -> None:
+        log.warning(
+            "slice_retried",
+            slice=event.slice.key,
+            attempts=event.attempts,
+            code=event.error.code,
+            detail=event.error.message,
+        )
+        record = self._record
+        self.ports.metadata.put_slices(
+            record.stream.tenant_id,
+            record.run_id,
+            [
+                SliceRecord(
+                    sequence=event.slice.sequence,
+                    key=event.slice.key,
+                    state=SliceState.PENDING,
+                    attempts=event.attempts,
+                    error=RunError.of(event.error),
+                )
+            ],
+        )
+
+    def _parallelism(self) -> int:
+        """Slices at a time: the policy's choice, else one for each CPU of the cluster."""
+        chosen = self._record.policy.max_parallel_slices
+        return chosen or max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def _task_template(self, unit: EndpointUnitDescriptor) -> SliceTask:
+        record = self._record
+        assert record.plan is not None  # noqa: S101 stored before loading
+        return SliceTask(
+            tenant_id=record.stream.tenant_id,
+            run_id=record.run_id,
+            endpoint_id=record.stream.endpoint_id,
+            unit=unit,
+            slice=record.plan.slices[0],
+            policy=record.policy,
+            staging_provider_id=record.staging_provider_id,
+        )
+
+
+def _slice_record(done: SliceDone) -> SliceRecord:
+    receipt = done.result.receipt
+    return SliceRecord(
+        sequence=done.slice.sequence,
+        key=done.slice.key,
+        state=SliceState.COMMITTED,
+        attempts=done.attempts,
+        rows=receipt.rows,
+        bytes=receipt.bytes,
+        read_s=done.result.read_s,
+        write_s=done.result.write_s,
+    )

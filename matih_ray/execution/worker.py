@@ -1,0 +1,43 @@
+"""What a worker process has: ports opened once per process, and staging providers by name."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import cast
+
+from matih_ray.control.ports import Ports
+from matih_ray.execution.launcher import RayLauncher
+from matih_ray.registry import load_registry
+from matih_ray.settings import Settings
+from matih_ray.staging.base import StagingProvider
+from matih_ray.state.factory import process_stores
+from matih_ray.telemetry import configure_logging
+
+
+@lru_cache(maxsize=4)
+def process_ports(settings: Settings) -> Ports:
+    """The ports of this process; the first call opens the stores and configures logging."""
+    configure_logging(settings)
+    stores = process_stores(settings)
+    return Ports(
+        settings=settings,
+        registry=load_registry(),
+        metadata=stores.metadata,
+        kv=stores.kv,
+        credentials=stores.credentials,
+        launcher=RayLauncher(settings),
+    )
+
+
+@lru_cache(maxsize=8)
+def staging_provider(settings: Settings, provider_id: str) -> StagingProvider:
+    """The staging provider of that name.
+
+    Raises:
+        UnknownPluginError: No provider has this name.
+    """
+    provider_class = load_registry().resolve("staging", provider_id)
+    if provider_id == "filesystem":
+        directory = settings.staging_dir or settings.home / "staging"
+        return cast("StagingProvider", provider_class(directory.absolute().as_uri()))
+    return cast("StagingProvider", provider_class())

@@ -1,0 +1,95 @@
+"""A whole runtime on this machine: Ray, planners, supervisor and the control API on loopback.
+
+    with start_local(settings) as runtime:
+        httpx.get(runtime.url + "/api/v1/health")
+
+`python -m serve_apps.local` runs one in the foreground until it is interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+import ray
+from ray import serve
+
+from matih_ray.execution.cluster import ensure_actors
+from matih_ray.execution.launcher import NAMESPACE
+from matih_ray.settings import Settings
+from serve_apps.control_api import bind
+
+APP_NAME = "control"
+
+
+@dataclass(frozen=True)
+class LocalRuntime:
+    """A running local runtime; closing it stops exactly what it started."""
+
+    settings: Settings
+    url: str
+
+    def close(self) -> None:
+        """Stop Serve and the Ray that was started with it."""
+        serve.shutdown()
+        ray.shutdown()
+
+    def __enter__(self) -> LocalRuntime:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def start_local(settings: Settings, *, num_cpus: int | None = None) -> LocalRuntime:
+    """Start Ray and everything on it. One runtime per process.
+
+    Args:
+        settings: `home` is created; `http_port` must be free.
+        num_cpus: CPUs that slice tasks may use; all of the machine's by default.
+    """
+    settings = settings.model_copy(update={"home": settings.home.absolute()})
+    settings.home.mkdir(parents=True, exist_ok=True)
+    # A cluster of our own on loopback: no token to agree on, no usage report, no warning noise.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        object_store_memory=settings.object_store_bytes,
+        log_to_driver=False,
+        configure_logging=False,
+        _node_ip_address="127.0.0.1",
+    )
+    ensure_actors(settings)
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.http_host, "port": settings.http_port},
+    )
+    serve.run(bind(settings), name=APP_NAME, route_prefix="/")
+    return LocalRuntime(settings, f"http://{settings.http_host}:{settings.http_port}")
+
+
+def main() -> None:
+    """Run a local runtime until SIGINT or SIGTERM; prints its address."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with start_local(Settings()) as runtime:
+        print(runtime.url, flush=True)  # noqa: T201 the one line a caller waits for
+        stop.wait()
+
+
+if __name__ == "__main__":
+    main()
