@@ -9,7 +9,7 @@ from typing import Protocol
 
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
-from matih_ray.model.run import RunRecord, RunState, SliceRecord
+from matih_ray.model.run import RunRecord, RunRequest, RunState, SliceRecord
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue, Value
 
@@ -158,6 +158,18 @@ class MetadataStore(Protocol):
 
         Raises:
             StateConflictError: The run has another epoch: the caller no longer owns it.
+        """
+
+    def request(self, tenant_id: TenantId, run_id: RunId, request: RunRequest) -> RunRecord:
+        """Ask the owner of an active run to pause or cancel; returns the run without its plan.
+
+        One atomic change of `requested` that grows `version`, so that an owner who read the run
+        before it fails its next `update_run` with `StateConflictError`, reads the run again and
+        finds the request. Asking twice changes nothing; a cancel is never weakened to a pause.
+
+        Raises:
+            NotFoundError: No such run.
+            ConflictError: The run is not active; change its state with `update_run` instead.
         """
 
     def list_runs(
