@@ -1,0 +1,164 @@
+"""Turns a block of COPY text into an Arrow record batch, exactly.
+
+Arrow's CSV reader does the work, one thread, one block at a time, with a tab as delimiter and all
+quoting off. What it does not know is added here: backslash escapes inside strings, `\\x` hex of
+bytea, and the values that `exact_values` names. Each costs nothing while it does not occur.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from matih_ray.errors import UnrepresentableValueError
+from matih_ray.sources.postgres.exact_values import decode_texts
+
+_PARSE = csv.ParseOptions(
+    delimiter="\t",
+    quote_char=False,
+    escape_char=False,
+    newlines_in_values=False,
+    ignore_empty_lines=False,  # a line with one empty string is a row
+)
+
+# What COPY's text format escapes ("File Formats" on the reference page of COPY). A doubled
+# backslash must go first and come back last; NUL stands for it, which no PostgreSQL text contains.
+_ESCAPES = (
+    ("\\\\", "\0"),
+    ("\\n", "\n"),
+    ("\\t", "\t"),
+    ("\\r", "\r"),
+    ("\\b", "\b"),
+    ("\\f", "\f"),
+    ("\\v", "\v"),
+    ("\0", "\\"),
+)
+_BYTEA_PREFIX = b"\\\\x"  # the backslash of hex format, escaped by COPY
+_COLUMN_IN_MESSAGE = re.compile(r"In CSV column #(\d+)")
+
+
+class BlockDecoder:
+    """Decodes the blocks of one slice. Remembers which columns need the exact decoder."""
+
+    def __init__(self, schema: pa.Schema, loose: Collection[str] = ()) -> None:
+        """Args:
+        schema: What to decode to.
+        loose: Decimal columns whose texts may not fit their type. Arrow's CSV reader would take
+            1234.5 for decimal(5,2), which then holds six digits.
+        """
+        self._schema = schema
+        self._names = [str(index) for index in range(len(schema))]
+        self._as_text = {i for i, field in enumerate(schema) if field.name in loose}
+        self._bytea = [i for i, field in enumerate(schema) if pa.types.is_binary(field.type)]
+
+    def decode(self, block: bytes) -> pa.RecordBatch:
+        """One record batch of the rows in a block.
+
+        Raises:
+            UnrepresentableValueError: A value has no exact form; names the column.
+        """
+        if not self._names:
+            rows = pa.array([{}] * block.count(b"\n"), pa.struct([]))
+            return pa.RecordBatch.from_struct_array(rows)
+        parsed = self._parse(block)
+        escaped = self._has_escapes(block, parsed)
+        columns = [
+            self._column(index, _single(parsed.column(index)), escaped=escaped)
+            for index in range(len(self._schema))
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _parse(self, block: bytes) -> pa.Table:
+        """Each failure moves a column to the exact decoder, so this ends."""
+        read = csv.ReadOptions(
+            use_threads=False, block_size=len(block) + 1, column_names=self._names
+        )
+        while True:
+            try:
+                return csv.read_csv(pa.BufferReader(block), read, _PARSE, self._convert())
+            except pa.ArrowInvalid as error:
+                self._leave_fast_path(str(error))
+
+    def _convert(self) -> csv.ConvertOptions:
+        types = {
+            name: pa.string() if index in self._as_text else self._schema.field(index).type
+            for index, name in enumerate(self._names)
+        }
+        return csv.ConvertOptions(
+            column_types=types,
+            null_values=["\\N"],
+            strings_can_be_null=True,
+            true_values=["t"],
+            false_values=["f"],
+            check_utf8=True,
+        )
+
+    def _leave_fast_path(self, message: str) -> None:
+        """Read the column that failed as text from now on; decimals fail without naming theirs."""
+        found = _COLUMN_IN_MESSAGE.search(message)
+        failed = {int(found[1])} if found else self._decimals()
+        failed = {index for index in failed if _has_exact_decoder(self._schema.field(index).type)}
+        if failed <= self._as_text:
+            name = self._schema.field(int(found[1])).name if found else None
+            raise UnrepresentableValueError(
+                f"column {name!r} holds text that is not UTF-8" if name else message, column=name
+            )
+        self._as_text |= failed
+
+    def _decimals(self) -> set[int]:
+        return {i for i, field in enumerate(self._schema) if pa.types.is_decimal(field.type)}
+
+    def _has_escapes(self, block: bytes, parsed: pa.Table) -> bool:
+        """Whether any string has an escape: other backslashes are NULLs' and bytea's."""
+        nulls = sum(column.null_count for column in parsed.columns)
+        bytea = sum(parsed.num_rows - parsed.column(index).null_count for index in self._bytea)
+        return bool(block.count(b"\\") != nulls + 2 * bytea)
+
+    def _column(self, index: int, values: pa.Array, *, escaped: bool) -> pa.Array:
+        field = self._schema.field(index)
+        if index in self._as_text:
+            return decode_texts(values, field.type, field.name)
+        if pa.types.is_binary(field.type):
+            return _bytes_from_hex(values, field.name)
+        if escaped and pa.types.is_string(field.type):
+            return _unescaped(values)
+        return values
+
+
+def _has_exact_decoder(arrow: pa.DataType) -> bool:
+    return bool(pa.types.is_temporal(arrow) or pa.types.is_decimal(arrow))
+
+
+def _single(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _unescaped(values: pa.Array) -> pa.Array:
+    if not pc.any(pc.match_substring(values, "\\")).as_py():
+        return values
+    for escape, character in _ESCAPES:
+        values = pc.replace_substring(values, escape, character)
+    return values
+
+
+def _bytes_from_hex(values: pa.Array, column: str) -> pa.Array:
+    """`\\\\x0aff` of each row to its bytes: all rows' digits are one buffer, decoded at once."""
+    if pc.all(pc.starts_with(values, _BYTEA_PREFIX)).as_py() is False:
+        raise UnrepresentableValueError(
+            f"column {column!r} did not arrive in hex format; does a connection pooler drop "
+            "bytea_output?",
+            column=column,
+        )
+    digits = pc.replace_substring(values, _BYTEA_PREFIX, b"", max_replacements=1)
+    validity, offsets, data = digits.buffers()
+    decoded = b"" if data is None else binascii.unhexlify(memoryview(data))
+    positions = pa.Array.from_buffers(pa.int32(), len(digits) + 1, [None, offsets])
+    halves = pc.divide(positions, pa.scalar(2, pa.int32()))
+    return pa.Array.from_buffers(
+        pa.binary(), len(digits), [validity, halves.buffers()[1], pa.py_buffer(decoded)]
+    )

@@ -1,0 +1,189 @@
+"""Connections: opened with settings under which text output is exact, reused within one source."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+
+from matih_ray.errors import SourceChangedError, SourceError
+from matih_ray.sources.base import EndpointSpec
+from matih_ray.sources.postgres.config import PostgresConfig
+from matih_ray.sources.postgres.failures import connection_failure, mapped_errors
+
+# How our sessions are recognised among the open transactions of a server.
+APPLICATION_NAME = "matih-ray"
+
+# Probes start after 30 s of silence: shorter than the idle limits of common firewalls. A dead
+# peer is noticed 30 s later.
+KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+
+# Text output that loses nothing and does not depend on the role's or the database's defaults.
+# `lc_monetary` and `search_path` stay as they are: the first decides what a stored `money` means,
+# and functions behind views may need the second.
+_SETTINGS = sql.SQL(
+    """
+    SET client_encoding = 'UTF8'; SET timezone = 'UTC'; SET datestyle = 'ISO, YMD';
+    SET intervalstyle = 'iso_8601'; SET extra_float_digits = 3; SET bytea_output = 'hex';
+    SET xmloption = 'content'; SET statement_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0; SET lock_timeout = {lock_timeout_ms};
+    """
+)
+
+# Without it libpq would look for passwords that belong to this machine's account, not to the
+# connector. A path that cannot exist, because libpq warns about the null device itself.
+_NO_PASSWORD_FILE = f"{os.devnull}/none"
+
+Row = tuple[Any, ...]
+
+
+class Session:
+    """One connection in autocommit mode. Not thread-safe."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    def rows(self, statement: sql.Composable | str) -> list[Row]:
+        """Run one or more statements and return the rows of the last."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def row(self, statement: sql.Composable | str) -> Row:
+        """Run a statement that returns exactly one row."""
+        (row,) = self.rows(statement)
+        return row
+
+    @contextmanager
+    def reading(self, snapshot: str | None = None) -> Iterator[None]:
+        """A read-only transaction; inside the exported snapshot of that name, if one is given.
+
+        Without one, each statement sees what was committed when it began, which for a slice's
+        single COPY is a consistent state.
+
+        Raises:
+            SourceChangedError: The snapshot is gone: whoever held it has ended.
+        """
+        self.rows("BEGIN READ ONLY" if snapshot is None else "BEGIN READ ONLY ISOLATION LEVEL "
+                  "REPEATABLE READ")  # fmt: skip
+        if snapshot is not None:
+            self._join(snapshot)
+        yield
+        self.rows("COMMIT")  # after an error the caller drops the connection
+
+    def _join(self, snapshot: str) -> None:
+        statement = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot))
+        try:
+            self.rows(statement)
+        except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
+            raise SourceChangedError(
+                "the database snapshot of this plan has ended; start the run again",
+                sqlstate=error.pgcode,
+            ) from None
+
+    def close(self) -> None:
+        """Close the connection, whatever state it is in."""
+        self.connection.close()
+
+
+class Sessions:
+    """Opens connections for one endpoint and keeps at most one idle for the next use."""
+
+    def __init__(self, spec: EndpointSpec) -> None:
+        self._config = PostgresConfig.from_json(dict(spec.config))
+        self._password = spec.secrets.get("password")
+        self._idle: Session | None = None
+
+    @property
+    def address(self) -> str:
+        """Host, port and database, for messages."""
+        config = self._config
+        return f"{config.host}:{config.port}/{config.database}"
+
+    def open(self) -> Session:
+        """A new connection, which the caller closes.
+
+        Raises:
+            SourceError: With one of the seven stable connectivity codes.
+        """
+        config = self._config
+        try:
+            connection = psycopg2.connect(
+                host=config.host,
+                port=config.port,
+                dbname=config.database,
+                user=config.user,
+                password=self._password,
+                passfile=_NO_PASSWORD_FILE,
+                sslmode=config.ssl_mode,
+                sslrootcert=config.ssl_root_cert,
+                connect_timeout=config.connect_timeout_s,
+                application_name=APPLICATION_NAME,
+                **KEEPALIVES,
+            )
+        except psycopg2.Error as error:
+            raise connection_failure(error, self.address) from None
+        connection.autocommit = True
+        session = Session(connection)
+        lock_timeout_ms = sql.Literal(round(config.lock_timeout_s * 1000))
+        with mapped_errors(f"setting up a session on {self.address}"):
+            session.rows(_SETTINGS.format(lock_timeout_ms=lock_timeout_ms))
+        return session
+
+    @contextmanager
+    def lease(self, doing: str) -> Iterator[Session]:
+        """A connection for one piece of work; `doing` opens the message if it fails.
+
+        It is kept for the next use if the work ends well, and closed otherwise, because then a
+        transaction or a COPY may still be open.
+        """
+        session = self._take() or self.open()
+        try:
+            with mapped_errors(doing):
+                yield session
+        except BaseException:
+            session.close()
+            raise
+        if self._idle is None:
+            self._idle = session
+        else:
+            session.close()
+
+    def latency_ms(self) -> tuple[float, str]:
+        """Open a new connection; milliseconds until it answered, and the server's version."""
+        started = time.monotonic()
+        session = self.open()
+        try:
+            (version,) = session.row("SHOW server_version")
+        except psycopg2.Error as error:
+            raise SourceError(f"{self.address} does not answer: {error}") from None
+        finally:
+            session.close()
+        return (time.monotonic() - started) * 1000, str(version)
+
+    def close(self) -> None:
+        """Close the idle connection. Safe to call twice."""
+        if self._idle is not None:
+            self._idle.close()
+            self._idle = None
+
+    def _take(self) -> Session | None:
+        session, self._idle = self._idle, None
+        if session is None:
+            return None
+        try:
+            session.rows("SELECT 1")
+        except psycopg2.Error:  # the server closed it while nobody was looking
+            session.close()
+            return None
+        return session

@@ -1,0 +1,220 @@
+"""The PostgreSQL source endpoint."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+import pyarrow as pa
+from psycopg2 import sql
+
+from matih_ray.errors import PlanError, SourceChangedError, UnknownUnitError, ValidationError
+from matih_ray.model.checkpoint import Checkpoint
+from matih_ray.model.ids import UnitId
+from matih_ray.model.plan import IngestionPlan, IngestionSlice
+from matih_ray.model.policy import IngestionPolicy, RunMode
+from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.model.value import Value
+from matih_ray.sources.base import ConnectionTest, EndpointSpec, IngestionContext
+from matih_ray.sources.postgres.catalog import (
+    Relation,
+    relation_of,
+    relations_of,
+    unit_names,
+)
+from matih_ray.sources.postgres.columns import (
+    SelectedColumn,
+    arrow_schema,
+    check_unchanged,
+    selected_columns,
+)
+from matih_ray.sources.postgres.config import PostgresConfig
+from matih_ray.sources.postgres.copying import CopyStream
+from matih_ray.sources.postgres.cursor_scan import CursorScan
+from matih_ray.sources.postgres.decoding import BlockDecoder
+from matih_ray.sources.postgres.full import plan_full
+from matih_ray.sources.postgres.incremental import plan_incremental
+from matih_ray.sources.postgres.names import qualified
+from matih_ray.sources.postgres.session import Session, Sessions
+from matih_ray.sources.postgres.slices import (
+    NullSlice,
+    PageSlice,
+    RangeSlice,
+    between,
+    condition,
+    parse,
+)
+from matih_ray.sources.postgres.snapshot import HeldSnapshot
+
+
+class PostgresSource:
+    """One PostgreSQL database: tables, partitioned tables, views, materialized and foreign tables.
+
+    Safe to use from one thread at a time, except that several `read`s may be under way at once.
+    """
+
+    type: ClassVar[str] = "POSTGRESQL"
+    vendor: ClassVar[str] = "jdbc.postgres"
+    config_model: ClassVar[builtins.type[Value]] = PostgresConfig
+    secret_fields: ClassVar[tuple[str, ...]] = ("password",)
+
+    def __init__(self, spec: EndpointSpec) -> None:
+        """Check the configuration; nothing is connected yet.
+
+        Raises:
+            ValidationError: The configuration does not fit `PostgresConfig`.
+        """
+        self._endpoint_id = spec.endpoint_id
+        self._sessions = Sessions(spec)
+
+    def test(self) -> ConnectionTest:
+        """Connect and authenticate, with a new connection."""
+        latency_ms, version = self._sessions.latency_ms()
+        return ConnectionTest(latency_ms=latency_ms, server_version=f"PostgreSQL {version}")
+
+    def list_units(self, context: IngestionContext) -> list[EndpointUnitDescriptor]:
+        """Units that the role may read, ordered by id; `context.pattern` is a glob on the id."""
+        with self._sessions.lease("listing units") as session:
+            names = unit_names(session)
+            if context.pattern is not None:
+                names = [row for row in names if fnmatchcase(row[1], context.pattern)]
+            page = names[context.offset : context.offset + context.limit]
+            relations = relations_of(session, [oid for oid, _ in page])
+        return [relation.unit(self._endpoint_id) for relation in relations]
+
+    def describe_unit(self, unit_id: UnitId) -> EndpointUnitDescriptor:
+        """One unit with its columns and estimates."""
+        with self._sessions.lease(f"describing {unit_id}") as session:
+            return relation_of(session, unit_id).unit(self._endpoint_id)
+
+    def read_schema(self, unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> pa.Schema:
+        """The schema of every batch, from the unit's native types alone.
+
+        Raises:
+            ValidationError: The policy's columns or encodings do not fit the unit.
+        """
+        return arrow_schema(selected_columns(unit, policy))
+
+    def plan_incremental_slices(
+        self,
+        unit: EndpointUnitDescriptor,
+        checkpoint: Checkpoint | None,
+        policy: IngestionPolicy,
+        target_slice_size: int,
+    ) -> IngestionPlan:
+        """Slices of about `target_slice_size` rows; see `full` and `incremental` for how.
+
+        Raises:
+            ValidationError: The policy does not fit the unit, or the size is not positive.
+        """
+        columns = _checked(unit, policy, target_slice_size)
+        with self._sessions.lease(f"planning {unit.unit_id}") as session:
+            relation = _present(session, unit)
+            check_unchanged(relation, unit, columns)
+            if policy.run_mode is RunMode.INCREMENTAL:
+                scan = CursorScan.of(session, unit, relation, policy)
+                plan = plan_incremental(scan, checkpoint, policy, target_slice_size)
+            else:
+                plan = plan_full(session, unit, relation, target_slice_size)
+            return _counted(session, relation, plan) if policy.exact_count else plan
+
+    def read(
+        self, unit: EndpointUnitDescriptor, slice_: IngestionSlice, policy: IngestionPolicy
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of one slice; see `copying` for the route that rows take."""
+        params = parse(slice_)
+        columns = selected_columns(unit, policy)
+        if isinstance(params, PageSlice) and params.first_page is not None and not params.snapshot:
+            raise ValidationError(
+                f"slice {slice_.key} is a range of pages and has no snapshot; bind it first",
+                field="params.snapshot",
+            )
+        loose = [column.name for column in columns if column.mapping.loose]
+        decoder = BlockDecoder(arrow_schema(columns), loose)
+        with (
+            self._sessions.lease(f"reading {unit.unit_id}") as session,
+            session.reading(params.snapshot),
+        ):
+            statement = _copy_statement(session, unit, columns, params)
+            stream = CopyStream(session.connection, statement)
+            try:
+                yield from map(decoder.decode, stream.blocks())
+            finally:
+                stream.close()
+
+    def hold_snapshot(self, plan: IngestionPlan) -> HeldSnapshot:
+        """Open the one snapshot in which a `jdbc-ctid` plan's slices mean something."""
+        return HeldSnapshot(self._sessions.open(), plan)
+
+    def close(self) -> None:
+        """Release the idle connection. Safe to call twice."""
+        self._sessions.close()
+
+
+def _checked(
+    unit: EndpointUnitDescriptor, policy: IngestionPolicy, target_rows: int
+) -> tuple[SelectedColumn, ...]:
+    if target_rows <= 0:
+        raise ValidationError(
+            f"the target slice size is a number of rows above 0, not {target_rows}",
+            field="targetSliceRows",
+        )
+    if policy.filter is not None:
+        raise ValidationError(
+            "this source has no filters; make a view and ingest that", field="filter"
+        )
+    if policy.run_mode is RunMode.CDC:
+        raise PlanError(
+            f"{unit.unit_id}: this source has no cdc mode; use full or incremental",
+            unit_id=unit.unit_id,
+        )
+    return selected_columns(unit, policy)
+
+
+def _present(session: Session, unit: EndpointUnitDescriptor) -> Relation:
+    """The relation of a unit that was there when the unit was described."""
+    try:
+        return relation_of(session, unit.unit_id)
+    except UnknownUnitError:
+        raise SourceChangedError(
+            f"{unit.unit_id} is gone since it was described", unit_id=unit.unit_id
+        ) from None
+
+
+def _copy_statement(
+    session: Session,
+    unit: EndpointUnitDescriptor,
+    columns: tuple[SelectedColumn, ...],
+    params: RangeSlice | NullSlice | PageSlice,
+) -> str:
+    """Lock what is read, check that it is what was planned, and only then say how to read it."""
+    source = sql.SQL("ONLY {}").format(qualified(params.table)) if isinstance(
+        params, PageSlice
+    ) else qualified(unit.unit_id)  # fmt: skip
+    expressions = sql.SQL(", ").join([column.expression for column in columns])
+    session.rows(sql.SQL("SELECT 1 FROM {} LIMIT 0").format(source))
+    relation = _present(session, unit)
+    check_unchanged(relation, unit, columns)
+    statement = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT").format(
+        expressions, source, condition(params, relation)
+    )
+    return str(statement.as_string(session.connection))
+
+
+def _counted(session: Session, relation: Relation, plan: IngestionPlan) -> IngestionPlan:
+    """The plan with the exact number of rows in its slices' ranges."""
+    where: sql.Composable = sql.SQL("TRUE")
+    if plan.cursor_column is not None and plan.statistics["upper"] is not None:
+        lower, upper = plan.statistics["lower"], plan.statistics["upper"]
+        where = between(
+            relation,
+            (plan.cursor_column,),
+            None if lower is None else (str(lower),),
+            (str(upper),),
+        )
+    statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(relation.identifier, where)
+    (count,) = session.row(statement)
+    statistics = {**plan.statistics, "exactRows": int(count)}
+    return plan.model_copy(update={"statistics": statistics})

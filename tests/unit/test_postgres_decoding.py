@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import datetime as dt
+import io
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matih_ray.errors import UnrepresentableValueError
+from matih_ray.sources.postgres.copying import _LineBlocks
+from matih_ray.sources.postgres.decoding import BlockDecoder
+from matih_ray.sources.postgres.exact_values import decode_texts
+
+# What the server sends for special characters, from the reference page of COPY.
+ESCAPES = {
+    "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
+}  # fmt: skip
+
+texts = st.text(
+    st.one_of(
+        st.sampled_from("\\nNtrx.\"' \b\f\n\r\t\v"),
+        st.characters(exclude_characters="\0", exclude_categories=["Cs"]),
+    ),
+    max_size=20,
+)
+
+
+def copy_text(rows: list[tuple[str | None, ...]]) -> bytes:
+    """Rows in COPY's text format."""
+    lines = [
+        "\t".join(
+            "\\N" if value is None else "".join(ESCAPES.get(c, c) for c in value) for value in row
+        )
+        for row in rows
+    ]
+    return "".join(line + "\n" for line in lines).encode()
+
+
+@given(st.lists(st.tuples(st.none() | texts, st.none() | texts), min_size=1))
+def test_strings_and_nulls_survive(rows: list[tuple[str | None, str | None]]) -> None:
+    decoder = BlockDecoder(pa.schema([("a", pa.string()), ("b", pa.string())]))
+    batch = decoder.decode(copy_text(list(rows)))
+    assert list(zip(*(column.to_pylist() for column in batch.columns), strict=True)) == rows
+
+
+@given(st.lists(st.tuples(st.none() | texts), min_size=1))
+def test_a_lone_column_of_strings_survives(rows: list[tuple[str | None]]) -> None:
+    batch = BlockDecoder(pa.schema([("a", pa.string())])).decode(copy_text(list(rows)))
+    assert batch.column(0).to_pylist() == [row[0] for row in rows]
+
+
+@given(st.lists(st.tuples(st.none() | st.binary(max_size=30), st.none() | texts), min_size=1))
+def test_bytes_survive_beside_strings(rows: list[tuple[bytes | None, str | None]]) -> None:
+    wire = [(None if b is None else "\\x" + b.hex(), t) for b, t in rows]
+    decoder = BlockDecoder(pa.schema([("b", pa.binary()), ("t", pa.string())]))
+    batch = decoder.decode(copy_text(list(wire)))
+    assert list(zip(*(column.to_pylist() for column in batch.columns), strict=True)) == rows
+
+
+@given(st.lists(st.none() | st.dates(), min_size=1))
+def test_dates_agree_with_python(dates: list[dt.date | None]) -> None:
+    rows = [(None if date is None else date.isoformat(),) for date in dates]
+    schema = pa.schema([("d", pa.date32())])
+    assert BlockDecoder(schema).decode(copy_text(list(rows))).column(0).to_pylist() == dates
+    # The same through the exact decoder, which one infinite date switches on.
+    exact = BlockDecoder(schema).decode(copy_text([*rows, ("infinity",)])).column(0)
+    assert exact[: len(dates)].to_pylist() == dates
+
+
+@given(st.lists(st.datetimes(), min_size=1))
+def test_timestamps_agree_with_python_after_a_fallback(values: list[dt.datetime]) -> None:
+    texts = pa.array([value.isoformat(" ") for value in values] + ["0044-03-15 12:00:00 BC"])
+    decoded = decode_texts(texts, pa.timestamp("us"), "t")
+    assert decoded[: len(values)].to_pylist() == values
+
+
+# Days from 1970-01-01 as PostgreSQL 15 computes them: select date '…' - date '1970-01-01'.
+@pytest.mark.parametrize(
+    ("text", "days"),
+    [
+        ("infinity", 2**31 - 1),
+        ("-infinity", -(2**31 - 1)),
+        ("5874897-12-31", 2_145_042_905),
+        ("4713-01-01 BC", -2_440_550),
+        ("0001-12-31 BC", -719_163),
+        ("10000-01-01", 2_932_897),
+    ],
+)
+def test_dates_that_python_has_not(text: str, days: int) -> None:
+    decoded = decode_texts(pa.array([text, "1970-01-02", None]), pa.date32(), "d")
+    assert decoded.view(pa.int32()).to_pylist() == [days, 1, None]
+
+
+def test_only_the_column_that_needs_it_leaves_the_fast_path() -> None:
+    schema = pa.schema(
+        [
+            ("d", pa.date32()),
+            ("t", pa.timestamp("us", "UTC")),
+            ("n", pa.decimal128(5, 2)),
+            ("s", pa.string()),
+        ]
+    )
+    decoder = BlockDecoder(schema)
+    decoder.decode(copy_text([("2024-01-01", "2024-01-01 00:00:00+00", "1.50", "a")]))
+    assert decoder._as_text == set()
+    block = copy_text([("2024-01-01", "infinity", "1.50", "a\\b"), (None, None, None, None)])
+    batch = decoder.decode(block)
+    assert decoder._as_text == {1}
+    assert batch.schema.equals(schema)
+    assert batch.column(2).to_pylist() == [Decimal("1.50"), None]
+    assert batch.column(3).to_pylist() == ["a\\b", None]
+
+
+@pytest.mark.parametrize("text", ["NaN", "1234.5", "1.005"])
+def test_decimals_that_do_not_fit_name_their_column(text: str) -> None:
+    schema = pa.schema([("fits", pa.decimal128(9, 3)), ("tight", pa.decimal128(5, 2))])
+    with pytest.raises(UnrepresentableValueError) as caught:
+        BlockDecoder(schema, ["tight"]).decode(copy_text([("1.005", text)]))
+    assert caught.value.context["column"] == "tight"
+
+
+def test_bytes_that_are_not_utf8_name_their_column() -> None:
+    schema = pa.schema([("good", pa.string()), ("bad", pa.string())])
+    with pytest.raises(UnrepresentableValueError) as caught:
+        BlockDecoder(schema).decode(b"a\t\xff\n")
+    assert caught.value.context["column"] == "bad"
+
+
+def test_bytea_in_another_format_is_refused_and_not_misread() -> None:
+    with pytest.raises(UnrepresentableValueError, match="hex"):
+        BlockDecoder(pa.schema([("b", pa.binary())])).decode(b"abcd\n")
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"") + b"\n"), min_size=1),
+       st.integers(1, 64))  # fmt: skip
+def test_blocks_end_at_newlines_whatever_the_buffer(lines: list[bytes], buffer_bytes: int) -> None:
+    blocks: list[bytes] = []
+    with io.BufferedWriter(_LineBlocks(blocks.append), buffer_bytes) as buffered:
+        for line in lines:
+            buffered.write(line)
+    assert b"".join(blocks) == b"".join(lines)
+    assert all(block.endswith(b"\n") for block in blocks)
