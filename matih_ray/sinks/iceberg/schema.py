@@ -1,0 +1,243 @@
+"""Schemas: which Iceberg columns an Arrow schema makes, whether it fits a table, and how batches
+are laid out in its Parquet files.
+
+All columns of a new table are optional: a source may drop its NOT NULL on any day, and its rows
+must still load. Types without an exact Iceberg form are refused by name; nothing is narrowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import pyarrow as pa
+from pyiceberg.io.pyarrow import pyarrow_to_schema, schema_to_pyarrow
+from pyiceberg.schema import Schema, sanitize_column_names
+from pyiceberg.types import (
+    DecimalType,
+    DoubleType,
+    FloatType,
+    IcebergType,
+    IntegerType,
+    LongType,
+    PrimitiveType,
+)
+
+from matih_ray.errors import SchemaMismatchError
+
+_FIELD_ID = b"PARQUET:field_id"
+# Iceberg's decimals end here.
+MAX_DECIMAL_PRECISION = 38
+
+# Iceberg's lossless promotions, besides those of decimals.
+_PROMOTIONS = {(IntegerType, LongType), (FloatType, DoubleType)}
+_WIDER: dict[pa.DataType, pa.DataType] = {
+    pa.int8(): pa.int32(),
+    pa.int16(): pa.int32(),
+    pa.uint8(): pa.int32(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+    pa.float16(): pa.float32(),
+    pa.date64(): pa.date32(),
+    pa.time32("s"): pa.time64("us"),
+    pa.time32("ms"): pa.time64("us"),
+    pa.string_view(): pa.string(),
+    pa.binary_view(): pa.binary(),
+}
+_KEPT = frozenset(
+    {
+        pa.bool_(),
+        pa.int32(),
+        pa.int64(),
+        pa.float32(),
+        pa.float64(),
+        pa.date32(),
+        pa.time64("us"),
+        pa.string(),
+        pa.large_string(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.uuid(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class FileLayout:
+    """How batches become rows of a Parquet file.
+
+    `positions` are the places of the file's columns in a batch; `schema` has the file's names and
+    types and carries Iceberg's field ids.
+    """
+
+    source: pa.Schema
+    positions: tuple[int, ...]
+    schema: pa.Schema
+
+    def arrange(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch in the file's column order and types; nothing is copied that need not be.
+
+        Raises:
+            SchemaMismatchError: The batch has another schema than the one that was prepared.
+        """
+        if not batch.schema.equals(self.source):
+            raise SchemaMismatchError(
+                f"a batch has the schema {_names(batch.schema)}, not the prepared "
+                f"{_names(self.source)}; plan the run again"
+            )
+        arrays = []
+        for position, field in zip(self.positions, self.schema, strict=True):
+            array = batch.column(position)
+            arrays.append(array if array.type == field.type else array.cast(field.type))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def iceberg_schema(schema: pa.Schema) -> Schema:
+    """The Iceberg schema of a new table; its field ids are placeholders until the catalog assigns.
+
+    Raises:
+        SchemaMismatchError: A column has no exact Iceberg type, or no columns are there at all.
+    """
+    if len(schema) == 0:
+        raise SchemaMismatchError("a table needs at least one column")
+    numbers = count(1)
+
+    def tag(path: str, field: pa.Field) -> tuple[int, str, bool]:  # noqa: ARG001 - see Tag
+        return next(numbers), field.name, True
+
+    writable = [pa.field(field.name, _writable(field.type, field.name)) for field in schema]
+    return pyarrow_to_schema(pa.schema([_tagged(field, field.name, tag) for field in writable]))
+
+
+def file_layout(table: Schema, source: pa.Schema) -> FileLayout:
+    """How batches of `source` are written to a table, column by column.
+
+    Raises:
+        SchemaMismatchError: Names all columns that are missing, unknown or of another type.
+    """
+    incoming = iceberg_schema(source)
+    problems = list(_problems(table, incoming))
+    if problems:
+        raise SchemaMismatchError(
+            f"the rows do not fit the table: {'; '.join(problems)}. Change the table to match, "
+            "leave columns out with the policy's `columns`, or choose another `target`",
+            columns=len(problems),
+        )
+    fields, positions = [], []
+    for field in table.fields:
+        position = source.get_field_index(field.name)
+        kind = _writable(source.field(position).type, field.name)
+        if field.field_type != incoming.find_type(field.name) and field.field_type.is_primitive:
+            kind = _arrow_type(field.field_type)  # a promotion
+        fields.append(pa.field(field.name, kind))
+        positions.append(position)
+    return FileLayout(source, tuple(positions), _file_schema(table, fields))
+
+
+def _problems(table: Schema, incoming: Schema) -> Iterator[str]:
+    names = {field.name for field in incoming.fields}
+    for field in table.fields:
+        if field.name not in names:
+            yield f"column {field.name!r} is missing"
+    known = {field.name: field for field in table.fields}
+    for field in incoming.fields:
+        stored = known.get(field.name)
+        if stored is None:
+            yield f"column {field.name!r} is not in the table"
+        elif stored.required:
+            yield f"column {field.name!r} is required in the table but may be NULL"
+        elif not _fits(field.field_type, stored.field_type):
+            yield f"column {field.name!r} is {field.field_type}, in the table {stored.field_type}"
+
+
+def _fits(given: IcebergType, stored: IcebergType) -> bool:
+    if not (isinstance(given, PrimitiveType) and isinstance(stored, PrimitiveType)):
+        return bool(_arrow_type(given) == _arrow_type(stored))
+    if isinstance(given, DecimalType) and isinstance(stored, DecimalType):
+        return given.scale == stored.scale and given.precision <= stored.precision
+    return given == stored or (type(given), type(stored)) in _PROMOTIONS
+
+
+def _arrow_type(kind: IcebergType) -> pa.DataType:
+    """A form of a nested type that can be compared without its field ids."""
+    return schema_to_pyarrow(kind, include_field_ids=False)
+
+
+def _file_schema(table: Schema, fields: list[pa.Field]) -> pa.Schema:
+    """Names as readers of Iceberg's Parquet files expect them, with the table's field ids."""
+    sanitized = sanitize_column_names(table)
+
+    def tag(path: str, field: pa.Field) -> tuple[int, str, bool]:  # noqa: ARG001 - see Tag
+        stored = table.find_field(path)
+        return stored.field_id, sanitized.find_field(stored.field_id).name, not stored.required
+
+    return pa.schema([_tagged(field, field.name, tag) for field in fields])
+
+
+# From a field and its path in Iceberg's words to its id, its name and whether it may be NULL.
+Tag = Callable[[str, pa.Field], tuple[int, str, bool]]
+
+
+def _tagged(field: pa.Field, path: str, tag: Tag) -> pa.Field:
+    """The field, and all below it, as `tag` says.
+
+    Paths are `list.element`, `map.key`, `map.value` and `struct.name`.
+    """
+    number, name, nullable = tag(path, field)
+    kind = field.type
+    if pa.types.is_struct(kind):
+        kind = pa.struct([_tagged(child, f"{path}.{child.name}", tag) for child in kind])
+    elif pa.types.is_map(kind):
+        key = _tagged(kind.key_field, f"{path}.key", tag)
+        kind = pa.map_(
+            key.with_nullable(nullable=False), _tagged(kind.item_field, f"{path}.value", tag)
+        )
+    elif pa.types.is_large_list(kind):
+        kind = pa.large_list(_tagged(kind.value_field, f"{path}.element", tag))
+    elif pa.types.is_list(kind):
+        kind = pa.list_(_tagged(kind.value_field, f"{path}.element", tag))
+    return pa.field(name, kind, nullable, {_FIELD_ID: str(number).encode()})
+
+
+def _writable(kind: pa.DataType, column: str) -> pa.DataType:
+    """The Arrow type in which values of this type are written, exactly."""
+    types = pa.types
+    if kind in _KEPT:
+        return kind
+    if kind in _WIDER:
+        return _WIDER[kind]
+    if types.is_dictionary(kind):
+        return _writable(kind.value_type, column)
+    if types.is_timestamp(kind) and kind.unit != "ns":
+        return pa.timestamp("us", "UTC" if kind.tz else None)
+    if types.is_decimal(kind) and kind.precision <= MAX_DECIMAL_PRECISION and kind.scale >= 0:
+        return pa.decimal128(kind.precision, kind.scale)
+    if types.is_fixed_size_binary(kind):
+        return kind
+    nested = _writable_nested(kind, column)
+    if nested is not None:
+        return nested
+    raise SchemaMismatchError(
+        f"column {column!r} is {kind}, which Iceberg cannot hold exactly; "
+        f"give it an encoding in the policy, for example encodings: {{{column}: text}}",
+        column=column,
+    )
+
+
+def _writable_nested(kind: pa.DataType, column: str) -> pa.DataType | None:
+    types = pa.types
+    if types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _writable(f.type, column)) for f in kind])
+    if types.is_map(kind):
+        return pa.map_(_writable(kind.key_type, column), _writable(kind.item_type, column))
+    if types.is_large_list(kind):
+        return pa.large_list(_writable(kind.value_type, column))
+    if types.is_list(kind) or types.is_fixed_size_list(kind):
+        return pa.list_(_writable(kind.value_type, column))
+    return None
+
+
+def _names(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

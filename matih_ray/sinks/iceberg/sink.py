@@ -1,0 +1,204 @@
+"""The Iceberg sink endpoint."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import (
+    NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from sqlalchemy.exc import IntegrityError
+
+from matih_ray.errors import ForbiddenError, SinkError
+from matih_ray.model.ids import TenantId
+from matih_ray.model.plan import IngestionSlice
+from matih_ray.model.receipt import CommitMarker, WriteReceipt
+from matih_ray.model.value import Value
+from matih_ray.settings import Settings
+from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkTarget, SliceWriter
+from matih_ray.sinks.iceberg.boundary import mapped
+from matih_ray.sinks.iceberg.catalog import CatalogConfig, IcebergSinkConfig, open_catalog
+from matih_ray.sinks.iceberg.commit import MarkedCommit, file_payloads
+from matih_ray.sinks.iceberg.naming import load_branch, marker_property, table_identifier
+from matih_ray.sinks.iceberg.partitioning import partition_spec
+from matih_ray.sinks.iceberg.schema import file_layout, iceberg_schema
+from matih_ray.sinks.iceberg.snapshots import view_of
+from matih_ray.sinks.iceberg.target import IcebergTarget
+from matih_ray.sinks.iceberg.writer import IcebergSliceWriter
+from matih_ray.sources.base import EndpointSpec
+
+FORMAT_VERSION = 2
+
+TABLE_PROPERTIES = {
+    "format-version": str(FORMAT_VERSION),
+    # other writers through PyIceberg must not repeat a commit without looking, either
+    "commit.retry.num-retries": "0",
+    "write.parquet.compression-codec": "zstd",
+    "write.parquet.compression-level": "1",
+}
+
+
+class IcebergSink:
+    """Writes streams to tables of one Iceberg catalog. See `SinkEndpoint`."""
+
+    type: ClassVar[str] = "iceberg"
+    config_model: ClassVar[builtins.type[Value]] = IcebergSinkConfig
+    secret_fields: ClassVar[tuple[str, ...]] = ("uri", "properties")
+
+    def __init__(self, spec: EndpointSpec) -> None:
+        self._tenant_id = spec.tenant_id
+        self._config = CatalogConfig.from_spec(spec)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, tenant_id: TenantId) -> IcebergSink:
+        """The built-in sink, configured by settings.
+
+        Raises:
+            ConfigurationError: A setting is wrong.
+        """
+        sink = cls.__new__(cls)
+        sink._tenant_id, sink._config = tenant_id, CatalogConfig.from_settings(settings)  # noqa: SLF001 - a second constructor
+        return sink
+
+    def prepare(self, target: SinkTarget) -> PreparedTarget:
+        """Create or check the table; see `SinkEndpoint.prepare`.
+
+        Call it before the checkpoint is read: a run may only commit on top of the marker that it
+        saw here, so that what another run commits in between fences it instead of overlapping it.
+        An existing table keeps its own partition spec.
+
+        Raises:
+            ValidationError: A partition or the path is wrong; context names the field.
+        """
+        self._check_tenant(target.stream.tenant_id)
+        identifier = table_identifier(target.path)
+        schema = iceberg_schema(target.schema)
+        spec = partition_spec(target.partition_by, schema)
+        name = ".".join(target.path)
+        with mapped(f"prepare table {name}", self._config):
+            catalog = self._catalog()
+            try:
+                table = catalog.load_table(identifier)
+            except (NoSuchTableError, NoSuchNamespaceError):
+                location = self._location(identifier)
+                table = _create(catalog, identifier, schema, spec, location)
+        self._check_fits(table, target, name)
+        stored = view_of(table, load_branch(target.stream), marker_property(target.stream)).marker
+        payload = IcebergTarget(
+            identifier=identifier,
+            table_uuid=str(table.metadata.table_uuid),
+            schema_id=table.metadata.current_schema_id,
+            spec_id=table.metadata.default_spec_id,
+            target_file_bytes=target.target_file_bytes,
+            checksum=target.checksum,
+            predecessor=stored,
+        )
+        return PreparedTarget(
+            stream=target.stream,
+            display_name=name,
+            write_mode=target.write_mode,
+            payload=payload.to_dict(),
+        )
+
+    def writer(self, prepared: PreparedTarget, slice_: IngestionSlice) -> SliceWriter:
+        """A writer for one attempt of a slice.
+
+        Raises:
+            SinkError: The table is gone or the catalog cannot be reached.
+        """
+        target = self._target(prepared)
+        table = self._load(prepared, target)
+        target.check_is(table)
+        return IcebergSliceWriter(table, target, slice_, self._config)
+
+    def commit(
+        self, prepared: PreparedTarget, receipts: Sequence[WriteReceipt], marker: CommitMarker
+    ) -> CommitOutcome:
+        """Make receipts visible with the marker, atomically; see `SinkEndpoint.commit`."""
+        target = self._target(prepared)
+        with mapped("reach the catalog", self._config):
+            catalog = self._catalog()
+        commit = MarkedCommit(
+            catalog, self._config, prepared.stream, target, prepared.write_mode, marker
+        )
+        return commit.run(receipts)
+
+    def last_marker(self, prepared: PreparedTarget) -> CommitMarker | None:
+        """The marker that the table carries for this stream; see `SinkEndpoint.last_marker`.
+
+        Raises:
+            SinkError: The table is gone or the catalog cannot be reached.
+        """
+        table = self._load(prepared, self._target(prepared))
+        stream = prepared.stream
+        return view_of(table, load_branch(stream), marker_property(stream)).marker
+
+    def abort(self, prepared: PreparedTarget, receipts: Sequence[WriteReceipt]) -> None:
+        """Delete the files of receipts that certainly were not committed."""
+        table = self._load(prepared, self._target(prepared))
+        for receipt in receipts:
+            for payload in file_payloads(receipt):
+                with contextlib.suppress(FileNotFoundError), mapped("abort", self._config):
+                    table.io.delete(str(payload["path"]))
+
+    def close(self) -> None:
+        """Nothing to do: the catalog is the process's, shared by all its sinks."""
+
+    def _catalog(self) -> Catalog:
+        return open_catalog(self._config)
+
+    def _target(self, prepared: PreparedTarget) -> IcebergTarget:
+        self._check_tenant(prepared.stream.tenant_id)
+        return IcebergTarget.from_json(dict(prepared.payload))
+
+    def _check_tenant(self, tenant_id: TenantId) -> None:
+        if tenant_id != self._tenant_id:
+            raise ForbiddenError(f"this sink belongs to another tenant than {tenant_id}")
+
+    def _load(self, prepared: PreparedTarget, target: IcebergTarget) -> Table:
+        with mapped(f"load table {prepared.display_name}", self._config):
+            return self._catalog().load_table(target.identifier)
+
+    def _location(self, identifier: tuple[str, ...]) -> str | None:
+        """One directory for each part of the name; a REST catalog decides by itself."""
+        warehouse = self._config.properties.get("warehouse")
+        if self._config.kind == "rest" or warehouse is None:
+            return None
+        return "/".join((warehouse, *identifier))
+
+    def _check_fits(self, table: Table, target: SinkTarget, name: str) -> None:
+        if table.metadata.format_version != FORMAT_VERSION:
+            raise SinkError(
+                f"table {name} has Iceberg format version {table.metadata.format_version}; this "
+                f"sink writes version {FORMAT_VERSION}"
+            )
+        file_layout(table.schema(), target.schema)
+
+
+def _create(
+    catalog: Catalog,
+    identifier: tuple[str, ...],
+    schema: Schema,
+    spec: PartitionSpec,
+    location: str | None,
+) -> Table:
+    """Create the table, or load the one that another process has created meanwhile."""
+    for depth in range(1, len(identifier)):
+        with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
+            catalog.create_namespace(identifier[:depth])
+    try:
+        return catalog.create_table(
+            identifier, schema, location=location, partition_spec=spec, properties=TABLE_PROPERTIES
+        )
+    except TableAlreadyExistsError:
+        return catalog.load_table(identifier)

@@ -1,0 +1,301 @@
+"""Snapshots: the metadata files of a commit, and the change of the table that makes it visible.
+
+PyIceberg's transactions are not used to commit, for three reasons that were found by reading them:
+a transaction keeps only the first of several assertions on refs, and a commit here needs two; its
+retry builds a new commit without looking for the marker; and its partition summary fails on dates
+that stand for infinity. The pieces it is made of (manifest writers, updates, requirements) are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from pyiceberg.avro.codecs import AvroCompressionCodec
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import (
+    DataFile,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    write_manifest,
+    write_manifest_list,
+)
+from pyiceberg.table import Table, TableProperties
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import (
+    Operation,
+    Snapshot,
+    SnapshotSummaryCollector,
+    Summary,
+    update_snapshot_summaries,
+)
+from pyiceberg.table.update import (
+    AddSnapshotUpdate,
+    AssertRefSnapshotId,
+    AssertTableUUID,
+    RemoveSnapshotRefUpdate,
+    SetPropertiesUpdate,
+    SetSnapshotRefUpdate,
+    TableRequirement,
+    TableUpdate,
+)
+
+from matih_ray.errors import FencedError
+from matih_ray.model.policy import WriteMode
+from matih_ray.model.receipt import CommitMarker
+
+MARKER_SUMMARY = "matih.marker"
+STREAM_SUMMARY = "matih.stream"
+
+
+@dataclass(frozen=True)
+class TableView:
+    """What a commit is decided by: the heads of main and of the load branch, and the marker."""
+
+    main: int | None
+    branch: int | None
+    marker: CommitMarker | None
+
+    @property
+    def refs(self) -> tuple[int | None, int | None]:
+        """Both heads. Each marker commit moves one of them to a snapshot that never was before."""
+        return self.main, self.branch
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a commit's snapshot goes: its parent, whether readers see it, what kind it is."""
+
+    parent: int | None
+    to_main: bool
+    replaces: bool  # readers see other rows than before, not only more
+
+
+def view_of(table: Table, branch: str, marker_property: str) -> TableView:
+    """The view of freshly loaded metadata."""
+    metadata = table.metadata
+    text = metadata.properties.get(marker_property)
+    main = metadata.refs.get(MAIN_BRANCH)
+    load = metadata.refs.get(branch)
+    return TableView(
+        main=None if main is None else main.snapshot_id,
+        branch=None if load is None else load.snapshot_id,
+        marker=None if text is None else CommitMarker.from_json(text),
+    )
+
+
+def place(view: TableView, mode: WriteMode, marker: CommitMarker) -> Placement:
+    """Where the marker's commit goes, once it may follow the view's marker.
+
+    An overwrite starts from nothing, gathers its snapshots on the load branch, and at its
+    published commit main is set to the branch. Rows that others added to main meanwhile are
+    replaced too: the overwrite wins. A load that a dead run left on the branch is dropped by the
+    first commit of the next run.
+
+    Raises:
+        FencedError: The rows that this run loaded before are gone with the branch.
+    """
+    if mode is WriteMode.APPEND:
+        return Placement(view.main, to_main=True, replaces=False)
+    before = view.marker if view.marker and view.marker.run_id == marker.run_id else None
+    if before is None:
+        return Placement(None, marker.published, replaces=view.main is not None)
+    if before.published:
+        return Placement(view.main, marker.published, replaces=False)
+    if view.branch is None:
+        raise FencedError(
+            f"the rows that run {marker.run_id} has loaded are gone: their branch was dropped; "
+            "start a new run",
+            run_id=marker.run_id,
+        )
+    return Placement(view.branch, marker.published, replaces=view.main is not None)
+
+
+class SnapshotWriter:
+    """Writes one commit's manifest once, and a manifest list for each attempt.
+
+    The snapshot's id stays the same over all attempts: finding it tells that one of them landed.
+    """
+
+    def __init__(self, table: Table, files: Sequence[DataFile], spec_id: int) -> None:
+        self.snapshot_id = table.metadata.new_snapshot_id()
+        self._lists: list[str] = []
+        self._files = files
+        self._spec_id = spec_id
+        self._manifest: ManifestFile | None = None
+
+    def snapshot(
+        self, table: Table, placement: Placement, extra_summary: dict[str, str], number: int = 1
+    ) -> Snapshot:
+        """Write the metadata of a snapshot that adds the files to the parent's.
+
+        `number` is how many snapshots this commit has added by then, this one included.
+        """
+        metadata = table.metadata
+        parent = None
+        manifests = self._added(table)
+        if placement.parent is not None:
+            parent = metadata.snapshot_by_id(placement.parent)
+        if parent is not None:
+            kept = [
+                m
+                for m in parent.manifests(table.io)
+                if m.has_added_files() or m.has_existing_files()
+            ]
+            manifests = manifests + kept
+        collector = SnapshotSummaryCollector()
+        for file in self._files:
+            collector.metrics.add_file(file)
+        operation = (
+            Operation.OVERWRITE if placement.replaces and placement.to_main else Operation.APPEND
+        )
+        summary = update_snapshot_summaries(
+            Summary(operation, **collector.build(), **extra_summary),
+            None if parent is None else parent.summary,
+        )
+        sequence_number = metadata.next_sequence_number() + number - 1
+        return Snapshot(
+            snapshot_id=self.snapshot_id,
+            parent_snapshot_id=None if parent is None else parent.snapshot_id,
+            sequence_number=sequence_number,
+            manifest_list=self._list(table, self.snapshot_id, parent, sequence_number, manifests),
+            summary=summary,
+            schema_id=metadata.current_schema_id,
+        )
+
+    def empty_snapshot(self, table: Table) -> Snapshot:
+        """Write the metadata of a first snapshot without rows."""
+        metadata = table.metadata
+        snapshot_id = metadata.new_snapshot_id()
+        sequence_number = metadata.next_sequence_number()
+        return Snapshot(
+            snapshot_id=snapshot_id,
+            sequence_number=sequence_number,
+            manifest_list=self._list(table, snapshot_id, None, sequence_number, []),
+            summary=update_snapshot_summaries(Summary(Operation.APPEND)),
+            schema_id=metadata.current_schema_id,
+        )
+
+    def drop_lists(self, io: FileIO) -> None:
+        """Delete the manifest lists of attempts that certainly were not applied."""
+        for path in self._lists:
+            with contextlib.suppress(OSError):
+                io.delete(path)
+        self._lists.clear()
+
+    def drop_all(self, io: FileIO) -> None:
+        """Delete all metadata of a commit that certainly was not applied."""
+        self.drop_lists(io)
+        if self._manifest is not None:
+            with contextlib.suppress(OSError):
+                io.delete(self._manifest.manifest_path)
+
+    def _added(self, table: Table) -> list[ManifestFile]:
+        if not self._files:
+            return []
+        if self._manifest is None:
+            metadata = table.metadata
+            path = table.location_provider().new_metadata_location(f"{uuid.uuid4()}-m0.avro")
+            with write_manifest(
+                format_version=metadata.format_version,
+                spec=metadata.specs()[self._spec_id],
+                schema=metadata.schema(),
+                output_file=table.io.new_output(path),
+                snapshot_id=self.snapshot_id,
+                avro_compression=_compression(table),
+            ) as writer:
+                for file in self._files:
+                    writer.add(
+                        ManifestEntry.from_args(
+                            status=ManifestEntryStatus.ADDED,
+                            snapshot_id=self.snapshot_id,
+                            sequence_number=None,
+                            file_sequence_number=None,
+                            data_file=file,
+                        )
+                    )
+            self._manifest = writer.to_manifest_file()
+        return [self._manifest]
+
+    def _list(
+        self,
+        table: Table,
+        snapshot_id: int,
+        parent: Snapshot | None,
+        sequence_number: int,
+        manifests: list[ManifestFile],
+    ) -> str:
+        path = table.location_provider().new_metadata_location(
+            f"snap-{snapshot_id}-0-{uuid.uuid4()}.avro"
+        )
+        self._lists.append(path)
+        with write_manifest_list(
+            format_version=table.metadata.format_version,
+            output_file=table.io.new_output(path),
+            snapshot_id=snapshot_id,
+            parent_snapshot_id=None if parent is None else parent.snapshot_id,
+            sequence_number=sequence_number,
+            avro_compression=_compression(table),
+        ) as writer:
+            writer.add_manifests(manifests)
+        return path
+
+
+def requirements(table: Table, view: TableView, branch: str) -> tuple[TableRequirement, ...]:
+    """What must still be true when the catalog applies the commit.
+
+    Every marker commit moves main or the load branch, and every marker commit asserts both. So a
+    commit that was decided by one marker can never be applied after another one.
+    """
+    metadata = table.metadata
+    asserted: list[TableRequirement] = [
+        AssertTableUUID(uuid=metadata.table_uuid),
+        AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=view.main),
+    ]
+    if metadata.snapshots:  # the library refuses assertions on branches of an empty table
+        asserted.append(AssertRefSnapshotId(ref=branch, snapshot_id=view.branch))
+    return tuple(asserted)
+
+
+def updates(
+    snapshots: Sequence[Snapshot],
+    placement: Placement,
+    view: TableView,
+    branch: str,
+    properties: dict[str, str],
+) -> tuple[TableUpdate, ...]:
+    """The change of the table: the last snapshot is the commit's; one before it becomes main."""
+    changes: list[TableUpdate] = [AddSnapshotUpdate(snapshot=one) for one in snapshots]
+    head = snapshots[-1].snapshot_id
+    if placement.to_main:
+        changes.append(_set_branch(MAIN_BRANCH, head))
+        if view.branch is not None:
+            changes.append(RemoveSnapshotRefUpdate(ref_name=branch))
+    else:
+        if len(snapshots) > 1:
+            changes.append(_set_branch(MAIN_BRANCH, snapshots[0].snapshot_id))
+        changes.append(_set_branch(branch, head))
+    changes.append(SetPropertiesUpdate(updates=properties))
+    return tuple(changes)
+
+
+def _set_branch(name: str, snapshot_id: int) -> TableUpdate:
+    return SetSnapshotRefUpdate(
+        ref_name=name,
+        type=SnapshotRefType.BRANCH,
+        snapshot_id=snapshot_id,
+        max_ref_age_ms=None,
+        max_snapshot_age_ms=None,
+        min_snapshots_to_keep=None,
+    )
+
+
+def _compression(table: Table) -> AvroCompressionCodec:
+    codec = table.metadata.properties.get(
+        TableProperties.WRITE_AVRO_COMPRESSION, TableProperties.WRITE_AVRO_COMPRESSION_DEFAULT
+    )
+    return cast("AvroCompressionCodec", codec)
