@@ -104,6 +104,18 @@ class ValidationError(RequestError):
     code = "VALIDATION_FAILED"
 
 
+class MethodNotAllowedError(RequestError):
+    """The path exists and does not know this HTTP method."""
+
+    code = "METHOD_NOT_ALLOWED"
+
+
+class RequestTooLargeError(RequestError):
+    """The request's body is larger than any valid one."""
+
+    code = "REQUEST_TOO_LARGE"
+
+
 class NotFoundError(RequestError):
     """No such tenant resource."""
 

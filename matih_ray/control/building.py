@@ -9,6 +9,7 @@ from matih_ray.errors import NotFoundError
 from matih_ray.model.ids import EndpointId, SinkId, TenantId
 from matih_ray.sinks.base import SinkEndpoint
 from matih_ray.sources.base import EndpointSpec, SourceEndpoint
+from matih_ray.state.base import EndpointRecord
 
 DEFAULT_SINK = SinkId("iceberg")
 
@@ -20,9 +21,13 @@ def endpoint_spec(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) ->
         NotFoundError: No such endpoint, or its credentials are gone.
     """
     record = ports.metadata.get_endpoint(tenant_id, endpoint_id)
-    secrets = (
-        ports.credentials.get(tenant_id, record.credential_name) if record.credential_name else {}
-    )
+    try:
+        secrets = _secrets(ports, record)
+    except NotFoundError:
+        # New credentials get a new name and the old ones are deleted: between reading the record
+        # and reading them, they may have been replaced.
+        record = ports.metadata.get_endpoint(tenant_id, endpoint_id)
+        secrets = _secrets(ports, record)
     return EndpointSpec(
         tenant_id=tenant_id,
         endpoint_id=endpoint_id,
@@ -31,6 +36,12 @@ def endpoint_spec(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) ->
         config=record.config,
         secrets=secrets,
     )
+
+
+def _secrets(ports: Ports, record: EndpointRecord) -> dict[str, str]:
+    if record.credential_name is None:
+        return {}
+    return ports.credentials.get(record.tenant_id, record.credential_name)
 
 
 def build_source(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) -> SourceEndpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +21,11 @@ class RunLauncher(Protocol):
         """Start working on a QUEUED run soon; returns at once. Idempotent."""
 
 
+def new_id() -> str:
+    """A random identifier: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
 def utc_now() -> datetime:
     """The current time with its zone."""
     return datetime.now(timezone.utc)
@@ -36,3 +42,4 @@ class Ports:
     credentials: CredentialStore
     launcher: RunLauncher
     clock: Callable[[], datetime] = utc_now
+    new_id: Callable[[], str] = new_id

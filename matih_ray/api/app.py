@@ -1,0 +1,129 @@
+"""The app factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic.alias_generators import to_camel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from matih_ray import __version__
+from matih_ray.api.limits import Deadlines, Limits
+from matih_ray.api.middleware import API_PREFIX, Authentication, BodyLimit, Boundary
+from matih_ray.api.problems import (
+    PROBLEM_MEDIA_TYPE,
+    Problem,
+    field_problems,
+    problem_of,
+    problem_response,
+)
+from matih_ray.api.requests import Runtime
+from matih_ray.api.routes import checkpoints, endpoints, health, runs, units
+from matih_ray.api.tokens import open_tokens
+from matih_ray.control.ports import Ports
+from matih_ray.errors import (
+    MatihError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RequestError,
+    RequestTooLargeError,
+    ValidationError,
+)
+
+_DESCRIPTION = """Ingestion from connectors into tables: endpoints, units, plans, runs, checkpoints.
+
+Every path below `/tenants/{tenantId}` needs a bearer token of that tenant. Errors are RFC 9457
+problems; their `code` is stable. Listings are paged by `offset` and `limit`; `next` leads on."""
+
+# The framework's own errors, as ours. Everything else it raises is a malformed request.
+_OF_STATUS: dict[int, tuple[type[MatihError], str]] = {
+    404: (NotFoundError, "no such path"),
+    405: (MethodNotAllowedError, "this path does not know the method"),
+    413: (RequestTooLargeError, "the request's body is too large"),
+}
+
+
+def create_app(ports: Ports, limits: Limits | None = None) -> FastAPI:
+    """The control API over these ports, as an ASGI application.
+
+    Raises:
+        ConfigurationError: The key that tokens are verified with is missing or too short.
+    """
+    limits = limits or Limits()
+    app = FastAPI(
+        title="MATIH Ray control API",
+        version=__version__,
+        description=_DESCRIPTION,
+        openapi_url=f"{API_PREFIX}/openapi.json",
+        # the usual pages load scripts from elsewhere
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+        responses=_PROBLEM_RESPONSES,
+    )
+    app.state.runtime = Runtime(ports, limits, Deadlines(limits))
+    for module in (health, endpoints, units, runs, checkpoints):
+        app.include_router(module.router, prefix=API_PREFIX)
+    app.add_exception_handler(MatihError, _shown(_as_is))
+    app.add_exception_handler(HTTPException, _shown(_framework_error))
+    app.add_exception_handler(RequestValidationError, _invalid)
+    # the last one added is the outermost
+    app.add_middleware(BodyLimit, max_bytes=limits.body_bytes)
+    app.add_middleware(Authentication, tokens=open_tokens(ports.settings))
+    app.add_middleware(Boundary)
+    return app
+
+
+_PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem (RFC 9457)",
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "model": Problem,
+    },
+    422: {
+        "description": "A field is wrong",
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "model": Problem,
+    },
+}
+
+
+def _operation_id(route: APIRoute) -> str:
+    return str(to_camel(route.name))
+
+
+def _shown(
+    typed: Callable[[Exception], MatihError],
+) -> Callable[[Request, Exception], Response]:
+    def handler(request: Request, raised: Exception) -> Response:
+        return problem_response(problem_of(typed(raised), request.state.request_id))
+
+    return handler
+
+
+def _as_is(raised: Exception) -> MatihError:
+    assert isinstance(raised, MatihError)  # noqa: S101 registered for this class
+    return raised
+
+
+def _framework_error(raised: Exception) -> MatihError:
+    assert isinstance(raised, HTTPException)  # noqa: S101 registered for this class
+    kind, message = _OF_STATUS.get(
+        raised.status_code, (RequestError, "the request cannot be read; is its body JSON?")
+    )
+    return kind(message)
+
+
+def _invalid(request: Request, raised: Exception) -> Response:
+    assert isinstance(raised, RequestValidationError)  # noqa: S101 registered for this class
+    errors = field_problems(list(raised.errors()))
+    first = errors[0]
+    more = f" ({len(raised.errors()) - 1} more)" if len(raised.errors()) > 1 else ""
+    error = ValidationError(f"{first.field}: {first.message}{more}", field=first.field)
+    return problem_response(problem_of(error, request.state.request_id, errors))

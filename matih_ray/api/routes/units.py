@@ -1,0 +1,91 @@
+"""Units of an endpoint's catalog, and plan previews."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query, Request
+
+from matih_ray.api.requests import (
+    EndpointPath,
+    PageOf,
+    PrincipalOf,
+    RuntimeOf,
+    TenantPath,
+    UnitPath,
+    page_body,
+)
+from matih_ray.api.wire import PageBody
+from matih_ray.control import catalog as use
+from matih_ray.control.loads import LoadRequest, plan_unit
+from matih_ray.model.plan import IngestionPlan
+from matih_ray.model.unit import EndpointUnitDescriptor
+
+router = APIRouter(prefix="/tenants/{tenantId}", tags=["units"])
+
+LOAD_EXAMPLES = {
+    "full": {
+        "summary": "Everything, replacing what the table holds",
+        "value": {"endpointId": "5f1c…", "unitId": "public.orders"},
+    },
+    "incremental": {
+        "summary": "What is new since the last run",
+        "value": {
+            "endpointId": "5f1c…",
+            "unit_id": "public.orders",
+            "policy": {"runMode": "incremental", "cursorColumn": "updated_at"},
+        },
+    },
+}
+
+
+@router.get("/endpoints/{endpointId}/units", summary="List units")
+def list_units(
+    tenant_id: TenantPath,
+    endpoint_id: EndpointPath,
+    request: Request,
+    page: PageOf,
+    principal: PrincipalOf,
+    runtime: RuntimeOf,
+    pattern: Annotated[
+        str | None, Query(description="Glob on unit ids, such as `public.*`")
+    ] = None,
+) -> PageBody[EndpointUnitDescriptor]:
+    """From the catalog, ordered by id. Empty until the catalog was collected."""
+    found = use.list_units(
+        principal,
+        runtime.ports,
+        tenant_id,
+        endpoint_id,
+        pattern=pattern,
+        offset=page.offset,
+        limit=page.limit,
+    )
+    return page_body(request, found, lambda unit: unit)
+
+
+@router.get("/endpoints/{endpointId}/units/{unitId:unit_id}", summary="Show a unit")
+def get_unit(
+    tenant_id: TenantPath,
+    endpoint_id: EndpointPath,
+    unit_id: UnitPath,
+    principal: PrincipalOf,
+    runtime: RuntimeOf,
+) -> EndpointUnitDescriptor:
+    """With its columns and how each of them arrives. Percent-encode the id, slashes too."""
+    return use.get_unit(principal, runtime.ports, tenant_id, endpoint_id, unit_id)
+
+
+@router.post("/plans", summary="Preview a plan")
+async def plan(
+    tenant_id: TenantPath,
+    load: Annotated[LoadRequest, Body(openapi_examples=LOAD_EXAMPLES)],
+    principal: PrincipalOf,
+    runtime: RuntimeOf,
+) -> IngestionPlan:
+    """The slices that a run started now would read. Probes the source and starts nothing."""
+    return await runtime.deadlines.run(
+        "planning",
+        runtime.limits.plan_s,
+        lambda: plan_unit(principal, runtime.ports, tenant_id, load),
+    )

@@ -1,0 +1,102 @@
+"""What a caller asks to be loaded, and the preview of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matih_ray.control.authorization import Action, Principal, authorize
+from matih_ray.control.building import DEFAULT_SINK, build_source
+from matih_ray.control.ports import Ports
+from matih_ray.control.streams import check_sink, stored_checkpoint, stream_of
+from matih_ray.errors import ValidationError
+from matih_ray.model.checkpoint import StreamKey
+from matih_ray.model.ids import EndpointId, SinkId, TenantId, UnitId
+from matih_ray.model.plan import IngestionPlan
+from matih_ray.model.policy import DataMode, IngestionPolicy
+from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.model.value import Value
+from matih_ray.planning.planner import make_plan
+
+
+class LoadRequest(Value):
+    """A unit, where its rows shall go and how. `stagingProviderId` is by default the runtime's."""
+
+    endpoint_id: EndpointId
+    unit_id: UnitId
+    sink_id: SinkId = DEFAULT_SINK
+    policy: IngestionPolicy = IngestionPolicy()
+    staging_provider_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load request that was checked: what it names exists and fits together."""
+
+    stream: StreamKey
+    unit: EndpointUnitDescriptor
+    policy: IngestionPolicy
+    staging_provider_id: str
+
+
+def checked_load(ports: Ports, tenant_id: TenantId, request: LoadRequest) -> Load:
+    """Resolve a request against endpoints, catalog and plugins; nothing is connected.
+
+    Raises:
+        NotFoundError: No such endpoint.
+        UnknownUnitError: The unit is not in the endpoint's catalog.
+        ValidationError: Sink, staging provider or policy do not fit.
+    """
+    endpoint = ports.metadata.get_endpoint(tenant_id, request.endpoint_id)
+    stream = stream_of(ports, endpoint, request.unit_id, request.sink_id)
+    unit = ports.metadata.get_unit(tenant_id, request.endpoint_id, request.unit_id)
+    check_sink(ports, tenant_id, request.sink_id)
+    staging = request.staging_provider_id or ports.settings.staging_provider
+    if staging not in ports.registry.names("staging"):
+        known = ", ".join(ports.registry.names("staging"))
+        raise ValidationError(
+            f"no staging provider {staging!r}; known: {known}", field="stagingProviderId"
+        )
+    _check_policy(unit, request.policy)
+    return Load(stream, unit, request.policy, staging)
+
+
+def plan_unit(
+    principal: Principal, ports: Ports, tenant_id: TenantId, request: LoadRequest
+) -> IngestionPlan:
+    """The plan that a run started now would follow. Probes the source; starts and stores nothing.
+
+    Raises:
+        NotFoundError: No such endpoint, or the unit is not in its catalog.
+        ValidationError: Sink, staging provider or policy do not fit.
+        PlanError: No plan can be made.
+        SourceError: Probing failed.
+    """
+    authorize(principal, Action.CONNECT, tenant_id)
+    load = checked_load(ports, tenant_id, request)
+    checkpoint = stored_checkpoint(ports, load.stream)
+    source = build_source(ports, tenant_id, request.endpoint_id)
+    try:
+        return make_plan(source, load.unit, checkpoint, load.policy)
+    finally:
+        source.close()
+
+
+def _check_policy(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> None:
+    """What a policy names must be there; whether it can be loaded is the planner's to say."""
+    columns = {column.name for column in unit.columns}
+    named = [("columns", name) for name in policy.columns or ()]
+    named += [("encodings", name) for name in policy.encodings]
+    if policy.cursor_column is not None:
+        named.append(("cursorColumn", policy.cursor_column))
+    for field, name in named:
+        if name not in columns:
+            raise ValidationError(
+                f"{unit.unit_id} has no column {name!r}; if it is new, collect the catalog again",
+                field=f"policy.{field}",
+            )
+    if policy.columns is not None and not policy.columns:
+        raise ValidationError("policy.columns selects no column", field="policy.columns")
+    if policy.mode is DataMode.CDM and unit.cdm_model_id is None:
+        raise ValidationError(
+            f"{unit.unit_id} has no canonical data model; use mode=raw", field="policy.mode"
+        )
