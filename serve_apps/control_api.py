@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from matih_ray.api.app import create_app
 from pydantic import BaseModel
 from ray import serve
 
+from matih_ray.api.app import create_app
 from matih_ray.execution.cluster import ensure_actors
 from matih_ray.execution.worker import process_ports
 from matih_ray.settings import Settings
@@ -22,6 +22,10 @@ class ControlApiArgs(BaseModel):
     num_cpus: float = 0.0
 
 
+class ControlApi:
+    """The replica; its ASGI application does everything."""
+
+
 def build(args: ControlApiArgs) -> serve.Application:
     """The application for `serve deploy`; settings come from the replicas' environment."""
     return bind(Settings(), args)
@@ -35,14 +39,10 @@ def bind(settings: Settings, args: ControlApiArgs | None = None) -> serve.Applic
         ensure_actors(settings)
         return create_app(process_ports(settings))
 
-    @serve.deployment(
+    deployment = serve.deployment(
         name="control-api",
         num_replicas=chosen.replicas,
         max_ongoing_requests=ONGOING_REQUESTS_MAX,
         ray_actor_options={"num_cpus": chosen.num_cpus},
     )
-    @serve.ingress(app)
-    class ControlApi:
-        """The ASGI application does everything."""
-
-    return ControlApi.bind()
+    return deployment(serve.ingress(app)(ControlApi)).bind()

@@ -36,7 +36,7 @@ class Planner:
         self._executions: dict[RunId, RunExecution] = {}
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
-    @ray.method(concurrency_group=CONTROL_GROUP)
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]  # Ray has no types
     def ping(self) -> str:
         """Tell that the actor is up; answered even while every run's thread is busy."""
         return "pong"

@@ -1,0 +1,28 @@
+"""A lab per test on the session's runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from matih_ray.control.ports import Ports
+from matih_ray.execution.worker import process_ports
+from matih_ray.testing.devstack.postgres import PostgresServer
+from serve_apps.local import LocalRuntime
+from tests.ray.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def ports(runtime: LocalRuntime) -> Ports:
+    """The runtime's stores and launcher."""
+    return process_ports(runtime.settings)
+
+
+@pytest.fixture
+def lab(ports: Ports, postgres: PostgresServer) -> Iterator[Lab]:
+    """A fresh source database and endpoint; no faults are armed before or after."""
+    opened = Lab.open(ports, postgres)
+    opened.faults.clear()
+    yield opened
+    opened.faults.clear()
