@@ -146,15 +146,20 @@ class MetadataStore(Protocol):
     def update_run(self, record: RunRecord) -> RunRecord:
         """Replace a run whose stored version equals `record.version`; returns the new version.
 
-        Also keeps the stream's `UnitStateRecord` true, in the same transaction.
+        Also keeps the stream's `UnitStateRecord` true, in the same transaction. A record without a
+        plan leaves the stored plan as it is; `heartbeat_at` is never set back.
 
         Raises:
             StateConflictError: The run was changed since it was read.
+            ConflictError: The run cannot go from its stored state to this one, or the record names
+                another stream.
             RunOverlapError: The run becomes active while the stream has another active run.
         """
 
     def heartbeat(self, tenant_id: TenantId, run_id: RunId, epoch: int, at: datetime) -> RunRecord:
         """Record that the owner of this epoch is alive; does not change `version`.
+
+        Returns the run without its plan, so that each heartbeat also shows what was requested.
 
         Raises:
             StateConflictError: The run has another epoch: the caller no longer owns it.
@@ -185,7 +190,11 @@ class MetadataStore(Protocol):
         """Newest first, without plans (`plan` is None) to keep pages small."""
 
     def find_orphans(self, heartbeat_before: datetime, limit: int = 100) -> list[RunRecord]:
-        """Runs of all tenants that are QUEUED or RUNNING without a heartbeat since then."""
+        """Runs of all tenants that are QUEUED or RUNNING without a heartbeat since then.
+
+        Being created, queued again or taken over counts as a heartbeat. Longest silent first,
+        without plans.
+        """
 
     # slices
     def put_slices(self, tenant_id: TenantId, run_id: RunId, slices: Sequence[SliceRecord]) -> None:

@@ -46,9 +46,7 @@ def open_stores(settings: Settings) -> Stores:
     """
     home = settings.home.absolute()
     credentials = open_credentials(home, settings.credential_key)
-    metadata = open_metadata(
-        settings.metadata_url or SecretStr(f"sqlite:///{home / METADATA_FILE}")
-    )
+    metadata = open_metadata(_metadata_url(settings, home))
     try:
         kv = _open_kv(settings, metadata)
     except BaseException:
@@ -57,9 +55,12 @@ def open_stores(settings: Settings) -> Stores:
     return Stores(metadata, kv, credentials)
 
 
-def _sqlite_url(path: Path) -> SecretStr:
-    url = URL.create("sqlite", database=str(path))
-    return SecretStr(url.render_as_string(hide_password=False))
+def _metadata_url(settings: Settings, home: Path) -> SecretStr | URL:
+    # compared with None: a variable that is set but empty is a mistake, not a wish for the default
+    if settings.metadata_url is not None:
+        return settings.metadata_url
+    # not as text: a directory may be named with a question mark
+    return URL.create("sqlite", database=str(home / METADATA_FILE))
 
 
 def _open_kv(settings: Settings, metadata: SqlMetadataStore) -> KeyValueStore:

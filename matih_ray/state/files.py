@@ -14,8 +14,8 @@ from matih_ray.errors import StateError
 
 # A holder keeps the lock for milliseconds; half a minute means that it hangs.
 LOCK_TIMEOUT_S = 30.0
-_FIRST_WAIT_S = 0.0005
-_LONGEST_WAIT_S = 0.01
+# Asking again costs a microsecond; asking seldom would let whoever comes later go first.
+RETRY_S = 0.001
 
 
 @contextmanager
@@ -26,10 +26,15 @@ def exclusive(lock_file: Path) -> Iterator[None]:
     system releases it when its holder dies; the lock file stays and is empty.
 
     Raises:
-        StateError: Somebody holds it for longer than `LOCK_TIMEOUT_S`.
+        StateError: Somebody holds it for longer than `LOCK_TIMEOUT_S`, or it cannot be made.
     """
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(
+            f"cannot use the lock file {lock_file}: {error.strerror}", path=str(lock_file)
+        ) from None
     try:
         _wait_for_lock(descriptor, lock_file)
         yield
@@ -39,7 +44,6 @@ def exclusive(lock_file: Path) -> Iterator[None]:
 
 def _wait_for_lock(descriptor: int, lock_file: Path) -> None:
     deadline = time.monotonic() + LOCK_TIMEOUT_S
-    wait_s = _FIRST_WAIT_S
     while True:
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,8 +54,7 @@ def _wait_for_lock(descriptor: int, lock_file: Path) -> None:
                 "find the process that holds it",
                 path=str(lock_file),
             )
-        time.sleep(wait_s)
-        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        time.sleep(RETRY_S)
 
 
 def replace_file(path: Path, data: bytes, *, durable_name: bool) -> None:

@@ -1,7 +1,7 @@
 """Keys and values in the metadata database: one transaction per write, no server of its own.
 
-A deleted key keeps its row without a value, so that its versions are never given out again; there
-are as many such rows as streams that were ever reset.
+A deleted key keeps its row and version without a value, and goes on from there when it is made
+anew, so that no version is given out twice; there are as many such rows as streams ever reset.
 """
 
 from __future__ import annotations
@@ -69,11 +69,7 @@ class SqlKeyValueStore:
     def delete(self, tenant_id: TenantId, key: str) -> bool:
         """Remove a key; tells whether it existed."""
         check_key(tenant_id, key)
-        statement = (
-            update(kv)
-            .where(*_is_key(tenant_id, key), _EXISTS)
-            .values(value=None, version=kv.c.version + 1)
-        )
+        statement = update(kv).where(*_is_key(tenant_id, key), _EXISTS).values(value=None)
         with self._database.write("delete a key") as connection:
             return connection.execute(statement).rowcount > 0
 

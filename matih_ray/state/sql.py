@@ -6,6 +6,7 @@ One class per noun, put together here; each statement is next to the method that
 from __future__ import annotations
 
 from pydantic import SecretStr
+from sqlalchemy import URL
 
 from matih_ray.state.engine import Database, open_database
 from matih_ray.state.migrate import upgrade
@@ -27,7 +28,7 @@ class SqlMetadataStore(SqlEndpoints, SqlCatalog, SqlRuns, SqlSlices, SqlUnitStat
         self._database.close()
 
 
-def open_metadata(url: SecretStr) -> SqlMetadataStore:
+def open_metadata(url: SecretStr | URL) -> SqlMetadataStore:
     """Open the metadata store at a SQLAlchemy URL and bring its tables up to date.
 
     Raises:
