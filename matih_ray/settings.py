@@ -9,18 +9,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
     """All settings of the runtime. Secrets are `SecretStr` and never printed."""
 
-    model_config = SettingsConfigDict(env_prefix="MATIH_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="MATIH_", frozen=True, extra="ignore", validate_default=True
+    )
 
     home: Path = Field(
         default=Path(".matih"), description="Directory of the embedded default's files."
     )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        """Workers run in other directories and must find the same files."""
+        return home.absolute()
+
     metadata_url: SecretStr | None = Field(
         default=None,
         description="SQLAlchemy URL of the metadata store; SQLite under `home` if unset.",
@@ -86,7 +95,7 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8080, ge=1, le=65535, description="Port of the control API.")
     step_listener: str | None = Field(
         default=None,
-        description="Dotted name of a function that is told of each step of a run; for fault tests.",
+        description="Dotted name of a function that is told of a run's steps; for fault tests.",
     )
     log_format: Literal["json", "console"] = Field(
         default="json", description="Rendering of log lines."

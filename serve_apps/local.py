@@ -17,7 +17,7 @@ from types import TracebackType
 import ray
 from ray import serve
 
-from matih_ray.execution.cluster import ensure_actors
+from matih_ray.execution.cluster import ensure_actors, wait_for_actors
 from matih_ray.execution.launcher import NAMESPACE
 from matih_ray.settings import Settings
 from serve_apps.control_api import bind
@@ -56,7 +56,6 @@ def start_local(settings: Settings, *, num_cpus: int | None = None) -> LocalRunt
         settings: `home` is created; `http_port` must be free.
         num_cpus: CPUs that slice tasks may use; all of the machine's by default.
     """
-    settings = settings.model_copy(update={"home": settings.home.absolute()})
     settings.home.mkdir(parents=True, exist_ok=True)
     # A cluster of our own on loopback: no token to agree on, no usage report, no warning noise.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -72,7 +71,7 @@ def start_local(settings: Settings, *, num_cpus: int | None = None) -> LocalRunt
         configure_logging=False,
         _node_ip_address="127.0.0.1",
     )
-    ensure_actors(settings)
+    wait_for_actors(ensure_actors(settings))
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.http_host, "port": settings.http_port},

@@ -15,16 +15,11 @@ from starlette.responses import Response
 from matih_ray import __version__
 from matih_ray.api.limits import Deadlines, Limits
 from matih_ray.api.middleware import API_PREFIX, Authentication, BodyLimit, Boundary
-from matih_ray.api.problems import (
-    PROBLEM_MEDIA_TYPE,
-    Problem,
-    field_problems,
-    problem_of,
-    problem_response,
-)
+from matih_ray.api.problems import field_problems, problem_of, problem_response
 from matih_ray.api.requests import Runtime
 from matih_ray.api.routes import checkpoints, endpoints, health, runs, units
 from matih_ray.api.tokens import open_tokens
+from matih_ray.api.wire import PROBLEM_MEDIA_TYPE, Problem
 from matih_ray.control.ports import Ports
 from matih_ray.errors import (
     MatihError,

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matih_ray.api.problems import problem_of, problem_response
 from matih_ray.api.tokens import Tokens
+from matih_ray.control.authorization import Principal
 from matih_ray.control.ports import new_id
 from matih_ray.errors import MatihError, UnauthenticatedError
 from matih_ray.telemetry import bind
@@ -58,7 +59,7 @@ class Boundary:
                 if status:
                     raise  # half an answer is out; only closing the connection tells the caller
                 if not isinstance(error, MatihError):
-                    log.exception("request_crashed", method=scope["method"])
+                    log.exception("request_crashed", method=scope["method"], **_who(scope))
                     error = MatihError("unexpected error")
                 await problem_response(problem_of(error, request_id))(scope, receive, send_with_id)
             log.info(
@@ -67,6 +68,7 @@ class Boundary:
                 path=scope["path"],
                 status=status,
                 seconds=round(time.monotonic() - started_s, 4),
+                **_who(scope),
             )
 
 
@@ -122,6 +124,14 @@ class Authentication:
                 await self._app(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def _who(scope: Scope) -> dict[str, str]:
+    """The caller, as far as known: outside of the middleware that binds it to log lines."""
+    principal: Principal | None = scope["state"].get("principal")
+    if principal is None:
+        return {}
+    return {"tenant": principal.tenant_id, "subject": principal.subject}
 
 
 def _path(scope: Scope) -> str:

@@ -13,6 +13,7 @@ import structlog
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
+from matih_ray.api.wire import PROBLEM_MEDIA_TYPE, FieldProblem, Problem
 from matih_ray.errors import (
     ConfigurationError,
     ConflictError,
@@ -38,9 +39,8 @@ from matih_ray.errors import (
     UnauthenticatedError,
     ValidationError,
 )
-from matih_ray.model.value import JsonValue, Value
+from matih_ray.model.value import JsonValue
 
-PROBLEM_MEDIA_TYPE = "application/problem+json"
 # Wrong fields named in one problem; a body with more of them is wrong as a whole.
 MAX_FIELD_PROBLEMS = 20
 
@@ -80,31 +80,6 @@ FAMILIES = (
     Family(ConfigurationError, 500, hidden=True),
     Family(MatihError, 500, hidden=True),
 )
-
-
-class FieldProblem(Value):
-    """One wrong field of a request. The value is never repeated: it may be secret."""
-
-    field: str
-    message: str
-
-
-class Problem(Value):
-    """The body of every error answer (RFC 9457, `application/problem+json`).
-
-    `code` is the stable word for programs, `retryable` whether the same request may succeed later,
-    `context` facts about the error, and `instance` names the request in our logs.
-    """
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    retryable: bool
-    context: dict[str, JsonValue] = {}
-    errors: tuple[FieldProblem, ...] = ()
 
 
 def family_of(error: type[MatihError]) -> Family:

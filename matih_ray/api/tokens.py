@@ -85,9 +85,10 @@ class Tokens:
                 f"the token is not valid ({type(error).__name__}); get a new one"
             ) from None
         subject, tenant, roles = claims["sub"], claims.get("tenant"), claims.get("roles")
-        if not (isinstance(tenant, str) and tenant and subject and isinstance(roles, list)):
+        names = [role for role in roles if isinstance(role, str)] if isinstance(roles, list) else []
+        if not (subject and isinstance(tenant, str) and tenant and names == roles):
             raise UnauthenticatedError("the token needs `sub`, `tenant` and a list `roles`")
-        known = frozenset(_ROLES[role] for role in roles if role in _ROLES)
+        known = frozenset(_ROLES[role] for role in names if role in _ROLES)
         return Principal(subject, TenantId(tenant), known)
 
 

@@ -19,6 +19,33 @@ from matih_ray.state.base import EndpointRecord, UnitStateRecord
 
 Item = TypeVar("Item")
 
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class FieldProblem(Value):
+    """One wrong field of a request. The value is never repeated: it may be secret."""
+
+    field: str
+    message: str
+
+
+class Problem(Value):
+    """The body of every error answer (RFC 9457, `application/problem+json`).
+
+    `code` is the stable word for programs, `retryable` whether the same request may succeed later,
+    `context` facts about the error, and `instance` names the request in our logs.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    retryable: bool
+    context: dict[str, JsonValue] = {}
+    errors: tuple[FieldProblem, ...] = ()
+
 
 class PageBody(Value, Generic[Item]):
     """A page of a listing. `next` is a reference (RFC 3986) to the next page, if there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from matih_ray.execution.sink_pool import SinkPool
 from matih_ray.execution.steps import Step, reached
 from matih_ray.execution.targets import sink_target
 from matih_ray.execution.tasks import SliceTask
-from matih_ray.model.plan import IngestionPlan
+from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.run import (
     RunError,
     RunRecord,
@@ -119,7 +120,7 @@ class RunExecution:
             committer.recover()
             scheduler = SliceScheduler(
                 self.settings_ref,
-                self._task_template(unit),
+                self._task_of(unit),
                 record.stream.sink_id,
                 prepared,
                 self.pool,
@@ -259,15 +260,14 @@ class RunExecution:
         chosen = self._record.policy.max_parallel_slices
         return chosen or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def _task_template(self, unit: EndpointUnitDescriptor) -> SliceTask:
+    def _task_of(self, unit: EndpointUnitDescriptor) -> Callable[[IngestionSlice], SliceTask]:
         record = self._record
-        assert record.plan is not None  # noqa: S101 stored before loading
-        return SliceTask(
+        return lambda slice_: SliceTask(
             tenant_id=record.stream.tenant_id,
             run_id=record.run_id,
             endpoint_id=record.stream.endpoint_id,
             unit=unit,
-            slice=record.plan.slices[0],
+            slice=slice_,
             policy=record.policy,
             staging_provider_id=record.staging_provider_id,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,14 +77,14 @@ class SliceScheduler:
     def __init__(
         self,
         settings_ref: Any,
-        template: SliceTask,
+        task_of: Callable[[IngestionSlice], SliceTask],
         sink_id: SinkId,
         prepared: PreparedTarget,
         pool: SinkPool,
         parallelism: int,
     ) -> None:
         self._settings_ref = settings_ref
-        self._template = template
+        self._task_of = task_of
         self._sink_id = sink_id
         self._prepared = prepared
         self._pool = pool
@@ -148,21 +148,12 @@ class SliceScheduler:
                 return
 
     def _launch(self, slice_: IngestionSlice) -> None:
-        template = self._template
         self._attempts[slice_.key] = self._attempts.get(slice_.key, 0) + 1
-        task = SliceTask(
-            tenant_id=template.tenant_id,
-            run_id=template.run_id,
-            endpoint_id=template.endpoint_id,
-            unit=template.unit,
-            slice=slice_,
-            policy=template.policy,
-            staging_provider_id=template.staging_provider_id,
-        )
+        task = self._task_of(slice_)
         attempt = Attempt(
             attempt_id=uuid.uuid4().hex,
-            tenant_id=template.tenant_id,
-            run_id=template.run_id,
+            tenant_id=task.tenant_id,
+            run_id=task.run_id,
             sink_id=self._sink_id,
             prepared=self._prepared,
             slice=slice_,

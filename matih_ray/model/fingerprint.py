@@ -127,7 +127,7 @@ def _widest(kind: pa.DataType) -> pa.DataType | None:
     if types.is_boolean(kind):
         return pa.uint8()
     if types.is_integer(kind):
-        return pa.uint64() if types.is_uint64(kind) else pa.int64()
+        return pa.decimal128(20, 0) if types.is_uint64(kind) else pa.int64()
     if types.is_floating(kind):
         return pa.float64()
     if types.is_date(kind):

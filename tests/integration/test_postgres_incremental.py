@@ -16,6 +16,7 @@ from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.policy import IngestionPolicy, LateCommits, NullCursor, RunMode
 from matih_ray.sources.base import EndpointSpec
 from matih_ray.sources.postgres import PostgresSource
+from matih_ray.sources.postgres.incremental import MAX_UNINDEXED_SLICES
 from matih_ray.testing.devstack.postgres import PostgresServer
 
 BY_ID = IngestionPolicy(run_mode=RunMode.INCREMENTAL, cursor_column="id")
@@ -244,10 +245,11 @@ def test_rows_without_cursor_are_refused_or_left_out_as_the_policy_says(
     stream = Stream(source, table, ignoring)
     assert "left out" in stream.run().notes[0]
     assert stream.ids() == [1]
-    # Changing one's mind later loads them: they were never counted as loaded.
-    stream.policy = BY_TIME
-    stream.run()
-    assert stream.ids() == [1, 2]
+    # Changing one's mind later loads them, once: they were never counted as loaded before.
+    for policy in (BY_TIME, ignoring, BY_TIME):
+        stream.policy = policy
+        stream.run()
+        assert stream.ids() == [1, 2]
 
 
 @pytest.mark.parametrize("policy", [BY_ID, BY_TIME], ids=["sequence", "timestamptz"])
@@ -446,6 +448,22 @@ def test_many_new_rows_are_cut_and_each_slice_moves_the_cursor(
     plan = Stream(source, table, BY_ID, target_rows=2000).plan()
     assert len(plan.slices) == 10
     assert [s.cursor_after for s in plan.slices] == [str(n) for n in range(2000, 20001, 2000)]
+
+
+def test_a_cursor_without_index_is_cut_into_few_slices(
+    server: PostgresServer, source: PostgresSource, table: str
+) -> None:
+    server.execute(
+        f"INSERT INTO {table} (at) SELECT timestamptz '2024-01-01' + n * interval '1 second' "
+        "FROM generate_series(1, 20000) n"
+    )
+    stream = Stream(source, table, BY_TIME, target_rows=1000)
+    plan = stream.plan()
+    assert len(plan.slices) == MAX_UNINDEXED_SLICES
+    assert "no index" in plan.notes[-1]
+    server.execute(f"CREATE INDEX ON {table} (at DESC, note)")
+    assert len(stream.run().slices) == 20
+    assert stream.ids() == ids_in(server, table)
 
 
 def test_views_have_incremental_runs_too(

@@ -52,6 +52,7 @@ _NUMPY_UNIT: dict[type[Any], str] = {
     DayTransform: "D",
     HourTransform: "h",
 }
+_MICROS_PER_HOUR = 3_600_000_000
 _INT32 = np.iinfo(np.int32)
 
 Indices = npt.NDArray[np.int64]
@@ -196,9 +197,13 @@ def _physical(column: pa.Array) -> pa.Array:
 
 def _time_units(column: pa.Array, unit: str) -> pa.Array:
     """Whole years, months, days or hours since 1970, rounded down, in Iceberg's 32 bits."""
-    source = "D" if pa.types.is_date32(column.type) else "us"
     numbers = pc.fill_null(_physical(column).cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    units = numbers.astype(f"M8[{source}]").astype(f"M8[{unit}]").astype(np.int64)
+    if pa.types.is_date32(column.type):
+        units = numbers
+    else:  # numpy's own rounding of microseconds overflows at their lower end
+        units = numbers // (_MICROS_PER_HOUR if unit == "h" else 24 * _MICROS_PER_HOUR)
+    if unit in ("Y", "M"):
+        units = units.astype("M8[D]").astype(f"M8[{unit}]").astype(np.int64)
     units = np.clip(units, _INT32.min, _INT32.max)  # the hour of infinity needs more bits
     mask = column.is_null().to_numpy(zero_copy_only=False)
     return pa.array(units.astype(np.int32), mask=mask)

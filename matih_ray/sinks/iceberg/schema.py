@@ -66,14 +66,15 @@ _KEPT = frozenset(
 
 @dataclass(frozen=True)
 class FileLayout:
-    """How batches become rows of a Parquet file.
+    """How batches of the schema `source` become rows of a Parquet file.
 
-    `positions` are the places of the file's columns in a batch; `schema` has the file's names and
-    types and carries Iceberg's field ids.
+    `positions` are the places of the file's columns in a batch, `types` what they are cast to.
+    `schema` has the file's names and carries Iceberg's field ids.
     """
 
     source: pa.Schema
     positions: tuple[int, ...]
+    types: tuple[pa.DataType, ...]
     schema: pa.Schema
 
     def arrange(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -88,10 +89,26 @@ class FileLayout:
                 f"{_names(self.source)}; plan the run again"
             )
         arrays = []
-        for position, field in zip(self.positions, self.schema, strict=True):
+        for position, kind in zip(self.positions, self.types, strict=True):
             array = batch.column(position)
-            arrays.append(array if array.type == field.type else array.cast(field.type))
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+            arrays.append(array if array.type == kind else array.cast(kind))
+        cast = pa.RecordBatch.from_arrays(arrays, self.schema.names)
+        arranged: pa.RecordBatch = pa.record_batch(_Relabelled(cast, self.schema))
+        return arranged
+
+
+@dataclass(frozen=True)
+class _Relabelled:
+    """The same memory under another schema of the same layout, through Arrow's C interface.
+
+    Not a cast: casting a struct looks for its fields by name and fills renamed ones with NULL.
+    """
+
+    batch: pa.RecordBatch
+    schema: pa.Schema
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        return self.schema.__arrow_c_schema__(), self.batch.__arrow_c_array__()[1]
 
 
 def iceberg_schema(schema: pa.Schema) -> Schema:
@@ -133,7 +150,8 @@ def file_layout(table: Schema, source: pa.Schema) -> FileLayout:
             kind = _arrow_type(field.field_type)  # a promotion
         fields.append(pa.field(field.name, kind))
         positions.append(position)
-    return FileLayout(source, tuple(positions), _file_schema(table, fields))
+    types = tuple(field.type for field in fields)
+    return FileLayout(source, tuple(positions), types, _file_schema(table, fields))
 
 
 def _problems(table: Schema, incoming: Schema) -> Iterator[str]:

@@ -148,7 +148,7 @@ class IcebergSink:
         table = self._load(prepared, self._target(prepared))
         for receipt in receipts:
             for payload in file_payloads(receipt):
-                with contextlib.suppress(FileNotFoundError), mapped("abort", self._config):
+                with mapped("abort", self._config), contextlib.suppress(FileNotFoundError):
                     table.io.delete(str(payload["path"]))
 
     def close(self) -> None:

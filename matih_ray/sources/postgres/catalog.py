@@ -15,7 +15,7 @@ from matih_ray.errors import SourceChangedError, UnknownUnitError
 from matih_ray.model.ids import EndpointId
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor
 from matih_ray.sources.postgres.names import schema_and_table, unit_id_of
-from matih_ray.sources.postgres.session import Session
+from matih_ray.sources.postgres.session import Row, Session
 from matih_ray.sources.postgres.types import DOMAIN_OVER, mapping_of
 
 KINDS = {
@@ -60,7 +60,7 @@ class Relation:
 
     `primary_key` is what the database calls so; `key` is it, or else some other unique index
     whose columns are all NOT NULL. Both are empty for a parent of inheritance (not partitioning),
-    because its children's rows need not obey them.
+    because its children's rows need not obey them. `indexed` are the columns that lead an index.
     """
 
     oid: int
@@ -68,12 +68,12 @@ class Relation:
     name: str
     kind: str
     row_security: bool
-    has_children: bool
     rows: int | None
     bytes: int | None
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
     key: tuple[str, ...]
+    indexed: frozenset[str]
 
     @property
     def identifier(self) -> sql.Composable:
@@ -174,43 +174,47 @@ def stored_parts(session: Session, relation: Relation) -> list[StoredPart]:
     return [StoredPart(*row) for row in session.rows(statement)]
 
 
+@dataclass(frozen=True)
+class _Index:
+    """One complete b-tree index. `is_key`: its columns identify a row."""
+
+    primary: bool
+    is_key: bool
+    leading: str | None
+    columns: tuple[str, ...]
+
+
 def _relations(session: Session, condition: sql.Composable) -> list[Relation]:
     heads = session.rows(_RELATIONS.format(condition=condition))
-    oids = sql.Literal([head[0] for head in heads])
     if not heads:
         return []
+    oids = sql.Literal([head[0] for head in heads])
     columns: dict[int, list[Column]] = {}
-    for oid, name, native_type, cast_type, nullable in session.rows(
-        _COLUMNS.format(oids=oids, over=sql.Literal(DOMAIN_OVER))
-    ):
-        columns.setdefault(oid, []).append(Column(name, native_type, cast_type, nullable))
-    keys: dict[int, list[tuple[bool, tuple[str, ...]]]] = {}
-    for oid, primary, names in session.rows(_KEYS.format(oids=oids)):
-        keys.setdefault(oid, []).append((primary, tuple(names)))
-    return [_relation(head, columns.get(head[0], []), keys.get(head[0], [])) for head in heads]
+    for oid, *column in session.rows(_COLUMNS.format(oids=oids, over=sql.Literal(DOMAIN_OVER))):
+        columns.setdefault(oid, []).append(Column(*column))
+    indexes: dict[int, list[_Index]] = {}
+    for oid, primary, is_key, leading, names in session.rows(_INDEXES.format(oids=oids)):
+        index = _Index(primary, is_key, leading, tuple(names))
+        indexes.setdefault(oid, []).append(index)
+    return [_relation(head, columns.get(head[0], []), indexes.get(head[0], [])) for head in heads]
 
 
-def _relation(
-    head: tuple[object, ...],
-    columns: list[Column],
-    keys: list[tuple[bool, tuple[str, ...]]],
-) -> Relation:
+def _relation(head: Row, columns: list[Column], indexes: list[_Index]) -> Relation:
     oid, schema, name, kind, row_security, has_children, rows, size = head
-    kind = KINDS[str(kind)]
-    inherited = bool(has_children) and kind == "table"
-    first = keys[0] if keys and not inherited else (False, ())  # a primary key sorts first
+    inherited = has_children and KINDS[kind] == "table"
+    keys = [] if inherited else [index for index in indexes if index.is_key]
     return Relation(
-        oid=int(str(oid)),
-        schema=str(schema),
-        name=str(name),
-        kind=kind,
-        row_security=bool(row_security),
-        has_children=bool(has_children),
-        rows=None if rows is None else int(str(rows)),
-        bytes=None if size is None else int(str(size)),
+        oid=oid,
+        schema=schema,
+        name=name,
+        kind=KINDS[kind],
+        row_security=row_security,
+        rows=rows,
+        bytes=size,
         columns=tuple(columns),
-        primary_key=first[1] if first[0] else (),
-        key=first[1],
+        primary_key=next((index.columns for index in keys if index.primary), ()),
+        key=keys[0].columns if keys else (),  # a primary key sorts first
+        indexed=frozenset(index.leading for index in indexes if index.leading is not None),
     )
 
 
@@ -287,18 +291,23 @@ _COLUMNS = sql.SQL(
     """
 )
 
-_KEYS = sql.SQL(
+_INDEXES = sql.SQL(
     """
-    SELECT i.indrelid, i.indisprimary, names.list
+    SELECT i.indrelid, i.indisprimary,
+           i.indisunique AND i.indimmediate AND i.indexprs IS NULL AND names.not_null,
+           (SELECT attname FROM pg_attribute WHERE attrelid = i.indrelid AND attnum = i.indkey[0]),
+           names.list
     FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indexrelid
+    JOIN pg_am m ON m.oid = c.relam AND m.amname = 'btree'
     CROSS JOIN LATERAL (
-        SELECT array_agg(a.attname::text ORDER BY k.position) AS list, bool_and(a.attnotnull) AS set
+        SELECT coalesce(array_agg(a.attname::text ORDER BY k.position), '{{}}') AS list,
+               bool_and(a.attnotnull) AS not_null
         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, position)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
         WHERE k.position <= i.indnkeyatts
     ) names
-    WHERE i.indrelid = ANY({oids}) AND i.indisunique AND i.indisvalid AND i.indimmediate
-      AND i.indpred IS NULL AND i.indexprs IS NULL AND names.set
+    WHERE i.indrelid = ANY({oids}) AND i.indisvalid AND i.indpred IS NULL
     ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, i.indexrelid
     """
 )

@@ -20,7 +20,7 @@ class PostgresConfig(Value):
     user: Annotated[str, Field(min_length=1, description="Login role")]
     ssl_mode: SslMode = "prefer"
     ssl_root_cert: Annotated[
-        str | None, Field(description="File with trusted certificates, for verify-ca/verify-full")
+        str | None, Field(description="File of trusted certificates, or `system`, for verify-…")
     ] = None
     connect_timeout_s: Annotated[int, Field(ge=1, le=300)] = 10
     lock_timeout_s: Annotated[

@@ -21,6 +21,7 @@ _INTEGER_MINIMUM = {"smallint": -(2**15), "integer": -(2**31), "bigint": -(2**63
 _FRACTIONAL = ("numeric", "real", "double precision")
 # Greater than all values that come later, so a cursor that reached one would stay there.
 _LAST_VALUES = frozenset({"infinity", "Infinity", "NaN"})
+_WITH_LAST_VALUE = (*_TEMPORAL, "date", *_FRACTIONAL)
 _UNORDERED = "42883"  # SQLSTATE of "could not identify an ordering operator"
 
 
@@ -100,7 +101,7 @@ class CursorScan:
             text, running, horizon = self.session.row(statement)
         except psycopg2.Error as error:
             raise self._unusable(error, lower) from None
-        if text in _LAST_VALUES:
+        if text in _LAST_VALUES and self.column.cast_type in _WITH_LAST_VALUE:
             raise PlanError(
                 f"the greatest {self.column.name} of {self.unit.unit_id} is {text}, and nothing "
                 "can come after it; give such rows a finite value or NULL, or use another cursor",

@@ -56,7 +56,10 @@ _BY_TEXT: tuple[tuple[str, type[SourceError]], ...] = (
     (r"could not translate host name", DnsResolutionError),
     (r"password authentication failed|no password supplied", AuthenticationFailedError),
     (r"role \".*\" does not exist|is not permitted to log in", AuthenticationFailedError),
-    (r"authentication failed|no pg_hba\.conf entry", AuthenticationFailedError),
+    (
+        r"authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects",
+        AuthenticationFailedError,
+    ),
     (r"database \".*\" does not exist", DatabaseNotFoundError),
     (r"permission denied", SourcePermissionError),
     (r"does not support SSL|SSL error|certificate|SSL SYSCALL|SSL connection", TlsHandshakeError),
@@ -78,10 +81,11 @@ def typed(error: psycopg2.Error, doing: str) -> SourceError:
     """Our error for one that psycopg2 raised on an open connection."""
     state: str | None = error.pgcode
     if state is None:
-        kind: type[SourceError] = SourceError
-        if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
-            kind = SourceUnavailableError  # the connection is gone
-        return kind(f"{doing}: {_first_line(error)}")
+        # What the server reports has a state. The rest is libpq: the connection is gone (a lost
+        # one during COPY is a plain DatabaseError), or psycopg2 itself was misused.
+        misused = isinstance(error, psycopg2.ProgrammingError)
+        kind = SourceError if misused else SourceUnavailableError
+        return kind(f"{doing}: the connection failed: {_first_line(error)}")
     kind = _BY_STATE.get(state) or _BY_STATE.get(state[:2]) or SourceError
     # The primary message only: detail and context lines may quote rows.
     return kind(f"{doing}: {error.diag.message_primary}", sqlstate=state)

@@ -27,9 +27,10 @@ assumption no more are written.
 Where it does not hold, use `lateCommits=lookback`: clocks of applications (they run apart);
 sequences with CACHE or values that an application draws ahead (Hibernate's pooled optimizer);
 `date` and rounded timestamps, where a later transaction can write the same value again; sessions
-that write `timestamp` in several time zones. On a standby, transactions of the primary that have
-not written yet are invisible; the plan says so. Prepared transactions are waited for; when they
-began is not recorded, so they are never lowered below.
+that write `timestamp` in several time zones. Prepared transactions are waited for; when they began
+is not recorded, so no bound is lowered below them. A standby shows neither who writes on the
+primary nor who is about to: all writers of the primary, in whatever database, are waited for, and
+the plan says that transactions which have not written yet are not seen.
 """
 
 from __future__ import annotations
@@ -112,13 +113,15 @@ def safe_bound(session: Session, cast_type: str, greatest: Greatest, wait_s: flo
     by_time = cast_type in _BELOW_START and greatest.horizon is None
     others = _waited_for(session, cast_type) if by_time else []
     remaining = _wait(session, greatest, others, wait_s)
-    if not by_time or remaining.unplaced:
-        if remaining.count:
-            raise _still_open(remaining, wait_s)
+    if remaining.unplaced or (remaining.count and not by_time):
+        raise _still_open(remaining, wait_s)
+    if not by_time:
         return Bound(greatest.text)
-    if remaining.count == 0 and cast_type != WITH_ZONE:
-        return Bound(greatest.text)
-    return _below_oldest(session, cast_type, greatest.text, others, wait_s)
+    bound = Bound(greatest.text)
+    if remaining.count or cast_type == WITH_ZONE:
+        bound = _below_oldest(session, cast_type, greatest.text, others, wait_s)
+    _wait_for_prepared(session, wait_s)
+    return bound
 
 
 def _wait(session: Session, greatest: Greatest, others: Sequence[str], wait_s: float) -> _Open:
@@ -139,6 +142,14 @@ def _wait(session: Session, greatest: Greatest, others: Sequence[str], wait_s: f
             return remaining
         time.sleep(min(poll_s, left_s))
         poll_s = min(poll_s * 1.5, MAX_POLL_S)
+
+
+def _wait_for_prepared(session: Session, wait_s: float) -> None:
+    """A transaction that wrote and was prepared since U was read has left all other lists."""
+    prepared = tuple(int(row[0]) for row in session.rows(_PREPARED))
+    remaining = _wait(session, Greatest("", prepared), [], wait_s)
+    if remaining.count:
+        raise _still_open(remaining, wait_s)
 
 
 def _waited_for(session: Session, cast_type: str) -> list[str]:
@@ -203,6 +214,12 @@ _OPEN = sql.SQL(
     )
     """
 ).format(application=sql.Literal(APPLICATION_NAME))
+
+_PREPARED = """
+    SELECT x.id FROM txid_snapshot_xip(txid_current_snapshot()) AS x(id)
+    JOIN pg_prepared_xacts p ON p.transaction::text::bigint = x.id % 4294967296
+    WHERE p.database = current_database()
+"""
 
 # Locks and prepared transactions show the lower 32 bits of an id. On a standby, one transaction
 # stands for all that are older than the horizon.

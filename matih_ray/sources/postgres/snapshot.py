@@ -47,8 +47,13 @@ class HeldSnapshot:
         return slice_.model_copy(update={"params": bound.to_dict()})
 
     def close(self) -> None:
-        """Let go of snapshot and lock. Safe to call twice."""
-        self._session.close()
+        """Let go of snapshot and lock, at once. Safe to call twice."""
+        try:
+            self._session.rows("ROLLBACK")
+        except psycopg2.Error:
+            return  # the connection is gone, and the snapshot with it
+        finally:
+            self._session.close()
 
 
 def _export(session: Session, plan: IngestionPlan) -> str:

@@ -37,7 +37,7 @@ from matih_ray.sources.postgres.decoding import BlockDecoder
 from matih_ray.sources.postgres.full import plan_full
 from matih_ray.sources.postgres.incremental import plan_incremental
 from matih_ray.sources.postgres.names import qualified
-from matih_ray.sources.postgres.session import Session, Sessions
+from matih_ray.sources.postgres.session import RANGE_SCAN, Session, Sessions
 from matih_ray.sources.postgres.slices import (
     NullSlice,
     PageSlice,
@@ -71,11 +71,17 @@ class PostgresSource:
 
     def test(self) -> ConnectionTest:
         """Connect and authenticate, with a new connection."""
-        latency_ms, version = self._sessions.latency_ms()
+        latency_ms, version = self._sessions.ping()
         return ConnectionTest(latency_ms=latency_ms, server_version=f"PostgreSQL {version}")
 
     def list_units(self, context: IngestionContext) -> list[EndpointUnitDescriptor]:
-        """Units that the role may read, ordered by id; `context.pattern` is a glob on the id."""
+        """Units that the role may read, ordered by id; `context.pattern` is a glob on the id.
+
+        Raises:
+            ValidationError: The page's offset or limit is negative.
+        """
+        if context.offset < 0 or context.limit < 0:
+            raise ValidationError("offset and limit must not be negative", field="offset, limit")
         with self._sessions.lease("listing units") as session:
             names = unit_names(session)
             if context.pattern is not None:
@@ -113,7 +119,8 @@ class PostgresSource:
         with self._sessions.lease(f"planning {unit.unit_id}") as session:
             relation = _present(session, unit)
             check_unchanged(relation, unit, columns)
-            if policy.run_mode is RunMode.INCREMENTAL:
+            if policy.run_mode is RunMode.INCREMENTAL or policy.cursor_column is not None:
+                # a full load with a cursor is cut by it, so that incremental runs can go on there
                 scan = CursorScan.of(session, unit, relation, policy)
                 plan = plan_incremental(scan, checkpoint, policy, target_slice_size)
             else:
@@ -137,6 +144,8 @@ class PostgresSource:
             self._sessions.lease(f"reading {unit.unit_id}") as session,
             session.reading(params.snapshot),
         ):
+            if isinstance(params, RangeSlice) and params.columns:
+                session.rows(RANGE_SCAN)
             statement = _copy_statement(session, unit, columns, params)
             stream = CopyStream(session.connection, statement)
             try:

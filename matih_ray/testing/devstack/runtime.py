@@ -6,6 +6,7 @@ Tests that need the ports themselves start one in their own process instead.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from matih_ray.testing.devstack.ports import free_port
 # A cold machine reads a gigabyte of libraries from disk before Ray answers.
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 30.0
+ORPHANS_TIMEOUT_S = 5.0
 POLL_S = 0.1
 
 
@@ -91,6 +93,18 @@ class RuntimeProcess:
             stop_tree(process.pid)
             process.wait()
 
+    def kill(self) -> None:
+        """SIGKILL to every process of the runtime, as when the machine is lost."""
+        process, self._process = self._process, None
+        assert process is not None, "not started"
+        family = [psutil.Process(process.pid)]
+        family += family[0].children(recursive=True)
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+        process.wait()
+
     def __enter__(self) -> RuntimeProcess:
         return self.start()
 
@@ -104,17 +118,17 @@ class RuntimeProcess:
 
 
 def stop_tree(pid: int) -> None:
-    """Ask a process to end, then end what is left of it and of its descendants."""
+    """Ask a process to end in order, then end what is left of its descendants."""
     try:
         root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
+        family = root.children(recursive=True)
         root.send_signal(signal.SIGTERM)
     except psutil.NoSuchProcess:
         return
-    _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-    for process in alive:
-        try:
+    _, stuck = psutil.wait_procs([root], timeout=STOP_TIMEOUT_S)
+    # Ray's agents notice only after half a minute that they are alone
+    _, orphans = psutil.wait_procs(family, timeout=ORPHANS_TIMEOUT_S)
+    for process in [*stuck, *orphans]:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+    psutil.wait_procs([*stuck, *orphans], timeout=STOP_TIMEOUT_S)

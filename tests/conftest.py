@@ -1,0 +1,82 @@
+"""What all tests share: one PostgreSQL server and one Ray runtime a session, a clean environment.
+
+`MATIH_REQUIRE_SERVERS=1` (continuous integration sets it) turns every skip into a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from matih_ray.settings import Settings
+from matih_ray.testing.devstack.ports import free_port
+from matih_ray.testing.devstack.postgres import PostgresServer
+from matih_ray.testing.faults import LISTENER
+
+if TYPE_CHECKING:
+    from serve_apps.local import LocalRuntime
+
+REQUIRE_SERVERS = os.environ.get("MATIH_REQUIRE_SERVERS") == "1"
+SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(2**32)))
+
+# Settings of whoever runs the tests must not reach them, nor the processes that they start.
+for name in [name for name in os.environ if name.startswith(("MATIH_", "INGESTION_", "RAY_"))]:
+    del os.environ[name]
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0")
+
+
+def pytest_report_header() -> list[str]:
+    return [f"seed: {SEED} (SEED={SEED} repeats it), servers required: {REQUIRE_SERVERS}"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if REQUIRE_SERVERS and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped although servers are required"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    if REQUIRE_SERVERS and report.skipped:
+        report.outcome = "failed"
+    return report
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """This session's seed, printed with a failing test."""
+    print(f"SEED={SEED}")
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this session."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRuntime]:
+    """The one Ray runtime of this session: faults can be armed, lost runs come back in seconds."""
+    from serve_apps.local import start_local  # Ray takes seconds to import, which others save
+
+    settings = Settings(
+        home=tmp_path_factory.mktemp("home"),
+        http_port=free_port(),
+        planner_hosts=2,
+        heartbeat_s=0.5,
+        orphan_after_s=2.0,
+        step_listener=LISTENER,
+        log_level="WARNING",
+    )
+    with start_local(settings) as started:
+        yield started
