@@ -71,12 +71,10 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return Lake(Settings(home=tmp_path_factory.mktemp("lake")))
 
 
-@pytest.fixture
-def rest(tmp_path: Path) -> Iterator[tuple[Lake, IcebergRestServer]]:
-    with IcebergRestServer(tmp_path / "rest") as server:
-        settings = Settings(
-            home=tmp_path, iceberg_catalog_type="rest", iceberg_catalog_uri=server.uri
-        )
+@pytest.fixture(scope="module")
+def rest() -> Iterator[tuple[Lake, IcebergRestServer]]:
+    with IcebergRestServer() as server:
+        settings = Settings(iceberg_catalog_type="rest", iceberg_catalog_uri=server.uri)
         yield Lake(settings), server
 
 

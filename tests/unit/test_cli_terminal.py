@@ -72,7 +72,9 @@ def test_importing_the_command_and_the_api_does_not_import_ray():
         "import sys, matih_ray.cli, matih_ray.api.app, matih_ray.cli.service;"
         "print([name for name in sys.modules if name.split('.')[0] == 'ray'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert done.stdout == "[]\n", done.stderr
 
 
@@ -143,24 +145,29 @@ def test_an_interrupted_command_leaves_the_run_going_and_says_how_to_go_on(
 def on_a_terminal(arguments: list[str], environment: dict[str, str]):
     """A process whose output goes to a terminal; yields it and the terminal's other end."""
     ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(*arguments),
+        env={**environment, "COLUMNS": "120", "LINES": "30"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
     try:
-        process = subprocess.Popen(
-            command(*arguments),
-            env={**environment, "COLUMNS": "120", "LINES": "30"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        )
-        os.close(theirs)
         yield process, ours
         process.wait(timeout=TIMEOUT_S)
     finally:
+        process.kill()
+        process.wait()
         os.close(ours)
 
 
 def read_until(descriptor: int, pattern: str) -> str:
-    """What a terminal shows until the pattern appears; fails when it closes before."""
+    """What a terminal shows until the pattern appears; fails when it closes before.
+
+    A prompt ends in a space, which appears once the terminal does not echo any more.
+    """
     seen = ""
     while not re.search(pattern, seen):
         try:
@@ -203,9 +210,9 @@ def test_a_secret_is_asked_for_and_never_shown(served):
     lab, environment = served
     arguments = ["endpoints", "add", "shop", "--type", "MEMORY"]
     with on_a_terminal(arguments, environment) as (process, terminal):
-        seen = read_until(terminal, r"password \(hidden, empty for none\):")
+        seen = read_until(terminal, r"password \(hidden, empty for none\): ")
         os.write(terminal, f"{PASSWORD}\n".encode())
-        seen += read_until(terminal, r"clientKey \(hidden, empty for none\):")
+        seen += read_until(terminal, r"clientKey \(hidden, empty for none\): ")
         os.write(terminal, b"\n")
         seen += read_all(terminal)
     assert process.returncode == 0, seen

@@ -56,7 +56,14 @@ _GONE = (NoSuchTableError, NoSuchNamespaceError, NoSuchIdentifierError)
 _CONFIGURATION = (NoSuchModuleError, NotInstalledError, ModuleNotFoundError, NotImplementedError)
 
 # What a commit may raise after its request has left, when the catalog may have applied it.
-MAYBE_APPLIED = (RESTError, RequestException, SQLAlchemyError, pydantic.ValidationError)
+MAYBE_APPLIED = (
+    RESTError,
+    RequestException,
+    SQLAlchemyError,
+    pydantic.ValidationError,  # a reply that is no reply
+    ConnectionError,
+    TimeoutError,
+)
 # Answers of a REST catalog that say that it has not.
 CERTAINLY_REFUSED = (BadRequestError, NotImplementedError, *_REFUSED, *_GONE)
 
@@ -116,8 +123,8 @@ def _storage(what: str, error: OSError, detail: str) -> SinkError:
         return StorageFullError(
             f"cannot {what}: no space left in the warehouse; free some or add a disk, then resume"
         )
-    if error.errno is None and "ACCESS_DENIED" not in str(error):
-        # pyarrow gives errno to local files only; object storage is across a network
+    remote = type(error) is OSError and error.errno is None  # pyarrow's, of object storage
+    if remote and "ACCESS_DENIED" not in str(error):
         return SinkUnavailableError(f"cannot {what}: the storage does not answer ({detail})")
     return SinkError(f"cannot {what}: {detail}", errno=error.errno)
 

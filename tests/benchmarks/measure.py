@@ -1,0 +1,230 @@
+"""Wall time, CPU time and memory of process trees, from /proc.
+
+Memory of a tree is what the machine would get back if the tree vanished: the anonymous memory of
+each process, the shared-memory files that any of them holds open (Ray's object store) once each,
+and the proportional share of mapped files. Adding up resident sizes instead would count the object
+store once per worker; private sizes alone would not count it at all.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+SAMPLE_S = 0.1
+# Listing the tree costs more than reading it; new processes are seen this many samples later.
+SAMPLES_PER_LISTING = 5
+MB = 1_000_000
+RAYLET = "raylet"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one measured piece of work took."""
+
+    wall_s: float
+    cpu_s: float
+    server_cpu_s: float
+    peak_bytes: int
+    shared_bytes: int
+    largest_process_bytes: int
+    largest_process: str
+
+    def report(self, rows: int) -> dict[str, float | int | str]:
+        """The values for people and JSON."""
+        return {
+            "wall_s": round(self.wall_s, 3),
+            "cpu_s": round(self.cpu_s, 2),
+            "server_cpu_s": round(self.server_cpu_s, 2),
+            "peak_mb": round(self.peak_bytes / MB),
+            "object_store_mb": round(self.shared_bytes / MB),
+            "largest_process_mb": round(self.largest_process_bytes / MB),
+            "largest_process": self.largest_process,
+            "rows_per_s": round(rows / self.wall_s),
+            "rows_per_cpu_s": round(rows / max(self.cpu_s + self.server_cpu_s, 0.01)),
+        }
+
+
+def median(usages: Iterable[Usage]) -> Usage:
+    """Median times, and the memory of the worst."""
+    ordered = list(usages)
+    worst = max(ordered, key=lambda usage: usage.largest_process_bytes)
+    return Usage(
+        wall_s=statistics.median(usage.wall_s for usage in ordered),
+        cpu_s=statistics.median(usage.cpu_s for usage in ordered),
+        server_cpu_s=statistics.median(usage.server_cpu_s for usage in ordered),
+        peak_bytes=max(usage.peak_bytes for usage in ordered),
+        shared_bytes=max(usage.shared_bytes for usage in ordered),
+        largest_process_bytes=worst.largest_process_bytes,
+        largest_process=worst.largest_process,
+    )
+
+
+class Meter:
+    """Measures process trees and the server's CPU time, from `with` to its end."""
+
+    def __init__(self, server: int, *roots: int) -> None:
+        self._server = server
+        self._roots = list(roots)
+        self._lasting = len(roots)
+        self.usage: Usage
+
+    def run(self, command: list[str], **options: object) -> str:
+        """Run a command as one of the measured trees and return its output."""
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+        self._roots.append(process.pid)
+        output = process.stdout.read()
+        process.stdout.close()
+        if process.wait() != 0:
+            raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
+        return output
+
+    def __enter__(self) -> Meter:
+        self._done = threading.Event()
+        self._peak = self._shared = 0
+        self._largest = (0, "")
+        self._mapped = mapped_files_bytes(self._roots)
+        self._before = self._cpu_s()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall_s = time.perf_counter() - self._start
+        after = self._cpu_s()
+        self._done.set()
+        self._thread.join()
+        self.usage = Usage(
+            wall_s=wall_s,
+            cpu_s=after[0] - self._before[0],
+            server_cpu_s=after[1] - self._before[1],
+            peak_bytes=self._peak + max(self._mapped, mapped_files_bytes(self._roots)),
+            shared_bytes=self._shared,
+            largest_process_bytes=self._largest[0],
+            largest_process=self._largest[1],
+        )
+
+    def _cpu_s(self) -> tuple[float, float]:
+        """CPU seconds of the trees, those that have ended by now included, and of the server."""
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return (
+            cpu_s(self._roots) + ended.ru_utime + ended.ru_stime,
+            cpu_s([self._server]),
+        )
+
+    def _sample(self) -> None:
+        processes: list[psutil.Process] = []
+        count = 0
+        while not self._done.is_set():
+            if count % SAMPLES_PER_LISTING == 0:
+                processes = tree(self._roots)
+                # trees that outlive this are looked at before and after it, commands meanwhile
+                commands = self._roots[self._lasting :]
+                self._mapped = max(self._mapped, mapped_files_bytes(commands))
+            count += 1
+            anonymous = 0
+            files: dict[tuple[int, int], int] = {}
+            for process in processes:
+                size = _sizes(process.pid)
+                anonymous += size.anonymous
+                files.update(_shared_files(process.pid))
+                # the raylet has all of the object store mapped, which is reported for itself
+                own = size.resident - (size.shared if size.name == RAYLET else 0)
+                if own > self._largest[0]:
+                    self._largest = (own, _title(process))
+            shared = sum(files.values())
+            self._shared = max(self._shared, shared)
+            self._peak = max(self._peak, anonymous + shared)
+            self._done.wait(SAMPLE_S)
+
+
+def tree(roots: Iterable[int]) -> list[psutil.Process]:
+    """The processes and all their descendants that are alive."""
+    found: dict[int, psutil.Process] = {}
+    for pid in roots:
+        try:
+            root = psutil.Process(pid)
+            for process in [root, *root.children(recursive=True)]:
+                found[process.pid] = process
+        except psutil.NoSuchProcess:
+            continue
+    return list(found.values())
+
+
+def cpu_s(roots: Iterable[int]) -> float:
+    """CPU seconds so far of trees, those of finished and reaped children included."""
+    total = 0.0
+    for process in tree(roots):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def mapped_files_bytes(roots: Iterable[int]) -> int:
+    """Proportional size of mapped files (libraries and code) of trees; slow, so not sampled."""
+    total = 0
+    for process in tree(roots):
+        try:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_File"))
+    return total
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A process's name and resident bytes by kind, as in /proc/PID/status."""
+
+    name: str = ""
+    resident: int = 0
+    anonymous: int = 0
+    shared: int = 0
+
+
+def _sizes(pid: int) -> Sizes:
+    """Zeros when the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return Sizes()
+    values = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    if "VmRSS" not in values:
+        return Sizes()
+    resident, anonymous, shared = (
+        int(values[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon", "RssShmem")
+    )
+    return Sizes(values["Name"], resident, anonymous, shared)
+
+
+def _shared_files(pid: int) -> dict[tuple[int, int], int]:
+    """Allocated bytes of the shared-memory files that a process holds open, by identity."""
+    found = {}
+    try:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            if str(descriptor.readlink()).startswith(("/dev/shm/", "/memfd:")):
+                status = descriptor.stat()
+                found[(status.st_dev, status.st_ino)] = status.st_blocks * 512
+    except OSError:
+        pass
+    return found
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        command = process.cmdline()
+    except psutil.NoSuchProcess:
+        return "gone"
+    return " ".join(Path(part).name for part in command[:3])[:60].strip()
