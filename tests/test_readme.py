@@ -21,6 +21,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The demo's data: the snippets show the way, the demo's own size shows nothing more.
 DEMO_SCALE = "0.01"
 TIMEOUT_S = 280
+MAKES_OWN = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,13 @@ def test_the_snippets_run_in_their_order(shop, tmp_path):
     )
     script = f"set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT\n{marks}"
     port = free_port()
+    # whoever runs the tests by make must not reach the snippets' own make
+    inherited = {name: value for name, value in os.environ.items() if name not in MAKES_OWN}
     shell = subprocess.Popen(
         ["bash", "-c", script],
         cwd=ROOT,
         env={
-            **os.environ,
+            **inherited,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(tmp_path),
             "SCALE": DEMO_SCALE,

@@ -43,6 +43,31 @@ _OF_STATUS: dict[int, tuple[type[MatihError], str]] = {
 }
 
 
+_PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: {
+        "description": text,
+        "model": Problem,
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for code, text in (("default", "A problem (RFC 9457)"), (422, "A field is wrong"))
+}
+
+
+class ControlApi(FastAPI):
+    """FastAPI that describes errors under the one media type they have."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI description."""
+        description = super().openapi()
+        for operations in description["paths"].values():
+            for operation in operations.values():
+                for code in _PROBLEM_RESPONSES:
+                    # FastAPI declares every model as plain JSON too
+                    contents = operation["responses"].get(str(code), {}).get("content", {})
+                    contents.pop("application/json", None)
+        return description
+
+
 def create_app(ports: Ports, limits: Limits | None = None) -> FastAPI:
     """The control API over these ports, as an ASGI application.
 
@@ -50,7 +75,7 @@ def create_app(ports: Ports, limits: Limits | None = None) -> FastAPI:
         ConfigurationError: The key that tokens are verified with is missing or too short.
     """
     limits = limits or Limits()
-    app = FastAPI(
+    app = ControlApi(
         title="MATIH Ray control API",
         version=__version__,
         description=_DESCRIPTION,
@@ -73,20 +98,6 @@ def create_app(ports: Ports, limits: Limits | None = None) -> FastAPI:
     app.add_middleware(Authentication, tokens=open_tokens(ports.settings))
     app.add_middleware(Boundary)
     return app
-
-
-_PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "A problem (RFC 9457)",
-        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        "model": Problem,
-    },
-    422: {
-        "description": "A field is wrong",
-        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        "model": Problem,
-    },
-}
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -41,14 +41,16 @@ def follow(client: ControlClient, run: RunBody, *, quiet: bool) -> RunBody:
     try:
         if console.is_terminal:
             return _with_bar(client, run, console)
+        said = ""
         for changed in _changes(client, run):
-            if not quiet:
-                stream.write(clean(_line(changed)) + "\n")
+            run, line = changed, clean(_line(changed))
+            if line != said and not quiet:
+                stream.write(line + "\n")
                 stream.flush()
-            run = changed
+            said = line
     except KeyboardInterrupt:
         note(
-            f"\nrun {run.run_id} goes on. Follow it: matih runs show {run.run_id} --follow; "
+            f"run {run.run_id} goes on. Follow it: matih runs show {run.run_id} --follow; "
             f"end it: matih runs cancel {run.run_id}"
         )
         raise

@@ -28,7 +28,7 @@ from matih_ray.model.run import RunRecord, RunRequest, RunState, SliceRecord, ch
 # second and each attempt takes milliseconds.
 UPDATE_ATTEMPTS = 10
 # Runs of one unit among which a running one is looked for without reading its plan again.
-RECENT_RUNS = 20
+RECENT_RUNS = 3
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _RUN_NAMESPACE = uuid.UUID("b2f8b5a4-6c0e-4c93-8c57-2f6a0b6d1a5e")

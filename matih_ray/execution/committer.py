@@ -169,6 +169,7 @@ class Committer:
         record = self._ledger.record
         self._ledger.update(
             through=self.through,
+            lost_planners=0,
             commit_sequence=self._marker.sequence if self._marker else 0,
             rows=rows,
             bytes=record.bytes + bytes_added,

@@ -6,12 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 from matih_ray.control.ports import Ports
-from matih_ray.errors import FencedError, StateConflictError
+from matih_ray.errors import FencedError, StateConflictError, WorkerLostError
 from matih_ray.model.ids import RunId, TenantId
-from matih_ray.model.run import RunRecord, RunState
+from matih_ray.model.run import RunError, RunRecord, RunState
 
 # Conflicts come from users asking to pause or cancel, which happens a few times in a run's life.
 UPDATE_ATTEMPTS = 10
+# Planners that may die in a row without a commit between. A run that kills every planner would
+# take all other runs of each of them down again and again.
+LOST_PLANNERS_MAX = 5
 
 
 class RunLedger:
@@ -60,22 +63,33 @@ def take_ownership(ports: Ports, tenant_id: TenantId, run_id: RunId) -> RunLedge
         silent = now - record.heartbeat_at
         if silent < timedelta(seconds=ports.settings.orphan_after_s):
             return None
+    lost = record.lost_planners + 1 if record.state is RunState.RUNNING else 0
+    changes: dict[str, Any] = {
+        "state": RunState.RUNNING,
+        "epoch": record.epoch + 1,
+        "lost_planners": lost,
+        "heartbeat_at": now,
+        "started_at": record.started_at or now,
+        "finished_at": None,
+        "error": None,
+    }
+    if lost > LOST_PLANNERS_MAX:
+        error = RunError.of(_too_many_lost(run_id, lost))
+        changes |= {"state": RunState.FAILED, "finished_at": now, "error": error}
     try:
-        owned = ports.metadata.update_run(
-            record.model_copy(
-                update={
-                    "state": RunState.RUNNING,
-                    "epoch": record.epoch + 1,
-                    "heartbeat_at": now,
-                    "started_at": record.started_at or now,
-                    "finished_at": None,
-                    "error": None,
-                }
-            )
-        )
+        owned = ports.metadata.update_run(record.model_copy(update=changes))
     except StateConflictError:
         return None  # somebody else was faster
-    return RunLedger(ports, owned)
+    return RunLedger(ports, owned) if owned.state is RunState.RUNNING else None
+
+
+def _too_many_lost(run_id: RunId, lost: int) -> WorkerLostError:
+    return WorkerLostError(
+        f"{lost} planners in a row died while they worked on run {run_id}, and nothing was "
+        "committed; look for what kills them (memory?), then resume the run",
+        run_id=run_id,
+        lost=lost,
+    )
 
 
 def fenced(record: RunRecord) -> FencedError:

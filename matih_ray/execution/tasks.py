@@ -24,8 +24,8 @@ from matih_ray.staging.object_store import ObjectStoreStaging
 from matih_ray.telemetry import bind
 
 # Yielded but unconsumed batches at which a slice task pauses: enough to hide one round trip to the
-# planner and one slow write, at most 64 MB of shared memory a slice.
-BATCHES_AHEAD = 4
+# planner and one slow write, at most 20 MB of shared memory a slice.
+BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)

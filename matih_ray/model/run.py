@@ -114,7 +114,7 @@ class RunRecord(Value):
     """One run as the ledger keeps it. `version` grows with every write (compare-and-set).
 
     `epoch` counts planners that have owned the run; `heartbeat_at` is when the owner last said it
-    is alive. `target` is the sink's prepared target, as plain data. `through` is the number of
+    is alive; `lost_planners` counts owners that died since the last commit. `target` is the sink's prepared target, as plain data. `through` is the number of
     committed slices, a contiguous prefix of the plan.
     """
 
@@ -127,6 +127,7 @@ class RunRecord(Value):
     plan: IngestionPlan | None = None
     target: dict[str, JsonValue] | None = None
     epoch: int = 0
+    lost_planners: int = 0
     commit_sequence: int = 0
     through: int = 0
     rows: int = 0

@@ -50,13 +50,6 @@ COLUMNS = (
         fidelity=Fidelity.ENCODED,
         encoding="json",
     ),
-    ColumnDescriptor(
-        name="shape",
-        native_type="path",
-        arrow_type="null",
-        fidelity=Fidelity.REFUSED,
-        encoding="no exact form",
-    ),
 )
 
 
@@ -76,11 +69,12 @@ class MemorySource:
     vendor: ClassVar[str] = "test.memory"
     config_model: ClassVar[builtins.type[Value]] = MemoryConfig
     secret_fields: ClassVar[tuple[str, ...]] = ("password", "clientKey")
+    # Reads of this process that are under way: what connections are to a real source.
+    open_reads: ClassVar[int] = 0
 
     def __init__(self, spec: EndpointSpec) -> None:
         self._endpoint_id = spec.endpoint_id
         self._config = MemoryConfig.from_json(dict(spec.config))
-        self.secrets = dict(spec.secrets)
 
     def test(self) -> ConnectionTest:
         """Succeeds unless told to fail."""
@@ -156,17 +150,12 @@ class MemorySource:
         lower, upper = slice_.params["lower"], slice_.params["upper"]
         if not isinstance(lower, int) or not isinstance(upper, int):
             raise PlanError(f"slice {slice_.key} has no range")
-        for start in range(lower, upper, BATCH_ROWS):
-            ids = range(start + 1, min(start + BATCH_ROWS, upper) + 1)
-            yield pa.record_batch(
-                {
-                    "id": pa.array(ids, pa.int64()),
-                    "note": pa.array([f"row {number}" for number in ids]),
-                    "score": pa.array([number / 2 for number in ids]),
-                    "tags": pa.array([None] * len(ids), pa.string()),
-                },
-                schema=SCHEMA,
-            )
+        MemorySource.open_reads += 1
+        try:
+            for start in range(lower, upper, BATCH_ROWS):
+                yield _rows(range(start + 1, min(start + BATCH_ROWS, upper) + 1))
+        finally:
+            MemorySource.open_reads -= 1
 
     def close(self) -> None:
         """Nothing to release."""
@@ -191,6 +180,18 @@ class MemorySource:
             raise source_error(self._config.fails_with)(
                 f"told to fail at {place}", endpoint_id=EndpointId(self._endpoint_id)
             )
+
+
+def _rows(ids: range) -> pa.RecordBatch:
+    return pa.record_batch(
+        {
+            "id": pa.array(ids, pa.int64()),
+            "note": pa.array([f"row {number}" for number in ids]),
+            "score": pa.array([number / 2 for number in ids]),
+            "tags": pa.array([None] * len(ids), pa.string()),
+        },
+        schema=SCHEMA,
+    )
 
 
 def source_error(code: str) -> type[SourceError]:

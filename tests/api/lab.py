@@ -4,7 +4,8 @@ canonical shape."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from matih_ray.api.tokens import open_tokens
 from matih_ray.control.authorization import Principal, Role
 from matih_ray.control.ports import Ports
 from matih_ray.model.ids import TenantId
+from matih_ray.registry import Registry
 from matih_ray.settings import Settings
 from matih_ray.state.factory import open_stores
 from matih_ray.testing.fakes import InlineLauncher, RecordingLauncher, memory_registry
@@ -91,19 +93,24 @@ def bearer(
     return {"Authorization": f"Bearer {token}"}
 
 
-def open_lab(home: Path, launcher: RecordingLauncher, limits: Limits | None = None):
-    """A generator for fixtures."""
+def open_lab(
+    home: Path,
+    launcher: RecordingLauncher,
+    limits: Limits | None = None,
+    registry: Registry | None = None,
+) -> Iterator[Lab]:
+    """A lab for as long as a fixture lives."""
     settings = Settings(home=home)
     stores = open_stores(settings)
     ports = Ports(
         settings=settings,
-        registry=memory_registry(),
+        registry=registry or memory_registry(),
         metadata=stores.metadata,
         kv=stores.kv,
         credentials=stores.credentials,
         launcher=launcher,
     )
-    ports = launcher.attach(ports) if isinstance(launcher, InlineLauncher) else replace(ports)
+    ports = launcher.attach(ports) if isinstance(launcher, InlineLauncher) else ports
     headers = bearer(settings, Role.DATA_ENGINEER)
     app = create_app(ports, limits)
     with start_blocking_portal() as portal:

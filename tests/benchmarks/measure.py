@@ -27,6 +27,15 @@ RAYLET = "raylet"
 
 
 @dataclass(frozen=True)
+class Process:
+    """One process at its largest: what it had in memory, and what of that was its alone."""
+
+    name: str
+    resident_bytes: int
+    own_bytes: int
+
+
+@dataclass(frozen=True)
 class Usage:
     """What one measured piece of work took."""
 
@@ -35,8 +44,7 @@ class Usage:
     server_cpu_s: float
     peak_bytes: int
     shared_bytes: int
-    largest_process_bytes: int
-    largest_process: str
+    largest: Process
 
     def report(self, rows: int) -> dict[str, float | int | str]:
         """The values for people and JSON."""
@@ -46,8 +54,9 @@ class Usage:
             "server_cpu_s": round(self.server_cpu_s, 2),
             "peak_mb": round(self.peak_bytes / MB),
             "object_store_mb": round(self.shared_bytes / MB),
-            "largest_process_mb": round(self.largest_process_bytes / MB),
-            "largest_process": self.largest_process,
+            "largest_process_mb": round(self.largest.resident_bytes / MB),
+            "largest_process_own_mb": round(self.largest.own_bytes / MB),
+            "largest_process": self.largest.name,
             "rows_per_s": round(rows / self.wall_s),
             "rows_per_cpu_s": round(rows / max(self.cpu_s + self.server_cpu_s, 0.01)),
         }
@@ -56,15 +65,13 @@ class Usage:
 def median(usages: Iterable[Usage]) -> Usage:
     """Median times, and the memory of the worst."""
     ordered = list(usages)
-    worst = max(ordered, key=lambda usage: usage.largest_process_bytes)
     return Usage(
         wall_s=statistics.median(usage.wall_s for usage in ordered),
         cpu_s=statistics.median(usage.cpu_s for usage in ordered),
         server_cpu_s=statistics.median(usage.server_cpu_s for usage in ordered),
         peak_bytes=max(usage.peak_bytes for usage in ordered),
         shared_bytes=max(usage.shared_bytes for usage in ordered),
-        largest_process_bytes=worst.largest_process_bytes,
-        largest_process=worst.largest_process,
+        largest=max((usage.largest for usage in ordered), key=lambda one: one.resident_bytes),
     )
 
 
@@ -90,7 +97,7 @@ class Meter:
     def __enter__(self) -> Meter:
         self._done = threading.Event()
         self._peak = self._shared = 0
-        self._largest = (0, "")
+        self._largest = Process("", 0, 0)
         self._mapped = mapped_files_bytes(self._roots)
         self._before = self._cpu_s()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -109,8 +116,7 @@ class Meter:
             server_cpu_s=after[1] - self._before[1],
             peak_bytes=self._peak + max(self._mapped, mapped_files_bytes(self._roots)),
             shared_bytes=self._shared,
-            largest_process_bytes=self._largest[0],
-            largest_process=self._largest[1],
+            largest=self._largest,
         )
 
     def _cpu_s(self) -> tuple[float, float]:
@@ -138,9 +144,9 @@ class Meter:
                 anonymous += size.anonymous
                 files.update(_shared_files(process.pid))
                 # the raylet has all of the object store mapped, which is reported for itself
-                own = size.resident - (size.shared if size.name == RAYLET else 0)
-                if own > self._largest[0]:
-                    self._largest = (own, _title(process))
+                resident = size.resident - (size.shared if size.name == RAYLET else 0)
+                if resident > self._largest.resident_bytes:
+                    self._largest = Process(_title(process), resident, size.anonymous)
             shared = sum(files.values())
             self._shared = max(self._shared, shared)
             self._peak = max(self._peak, anonymous + shared)

@@ -38,7 +38,7 @@ def main() -> None:
             "time_per_row_ratio": round(per_row[large] / per_row[small], 3),
             "peak_memory_ratio": round(usages[large].peak_bytes / usages[small].peak_bytes, 3),
             "largest_process_ratio": round(
-                usages[large].largest_process_bytes / usages[small].largest_process_bytes, 3
+                usages[large].largest.resident_bytes / usages[small].largest.resident_bytes, 3
             ),
             "repeat": repeat,
             "machine": machine,

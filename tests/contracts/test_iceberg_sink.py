@@ -16,7 +16,8 @@ from matih_ray.settings import Settings
 from matih_ray.sinks.base import PreparedTarget
 from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
-from matih_ray.testing.contracts.sink import TENANT, LostReplyContract, SinkContract
+from matih_ray.testing.contracts.sink import LostReplyContract, SinkContract
+from matih_ray.testing.contracts.sink_lab import TENANT
 from matih_ray.testing.devstack.iceberg_rest import CommitFault, IcebergRestServer
 from matih_ray.testing.devstack.postgres import PostgresServer
 

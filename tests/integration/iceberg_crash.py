@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import PreparedTarget
 from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.testing.contracts.sink import TENANT, batch, marker, slice_
+from matih_ray.testing.contracts.sink_lab import TENANT, batch, marker, slice_
 
 
 def die(_session: object = None) -> None:

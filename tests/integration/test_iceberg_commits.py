@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from pyiceberg.table import Table
 
 from matih_ray.errors import (
@@ -27,7 +29,7 @@ from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.sinks.iceberg.commit import MAX_ATTEMPTS
 from matih_ray.sinks.iceberg.naming import load_branch, marker_property
-from matih_ray.testing.contracts.sink import (
+from matih_ray.testing.contracts.sink_lab import (
     ROWS,
     TENANT,
     assert_rows,
@@ -194,6 +196,95 @@ def test_a_load_whose_branch_was_dropped_is_not_published_in_part(lake):
     assert_rows(lake, prepared)
 
 
+# --- somebody commits between our look and our commit
+
+
+class Meddler(PyArrowFileIO):
+    """Lets somebody else act while a commit writes its manifest: after it looked at the table."""
+
+    act: ClassVar[Callable[[], None] | None] = None
+
+    def new_output(self, location: str) -> PyArrowFile:
+        act, Meddler.act = Meddler.act, None
+        if act is not None and location.endswith("-m0.avro"):
+            act()
+        else:
+            Meddler.act = act
+        return super().new_output(location)
+
+
+@pytest.fixture(params=["sqlite", "rest"])
+def meddled(request: pytest.FixtureRequest, lake: Lake) -> tuple[Lake, Lake]:
+    """The same lake twice; the second one's commits can be meddled with."""
+    if request.param == "rest":
+        lake = request.getfixturevalue("rest")[0]
+    properties = f'{{"py-io-impl": "{__name__}.Meddler"}}'
+    values = {**lake.settings.model_dump(), "iceberg_properties": properties}
+    return lake, Lake(Settings(**values))
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("sequence", [1, 2])
+@pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
+def test_of_two_owners_the_one_that_looked_first_may_lose(meddled, mode, sequence, published):
+    lake, late = meddled
+    published = published or mode is WriteMode.APPEND
+    prepared = lake.sink().prepare(target(mode=mode))
+    if sequence == 2:
+        lake.sink().commit(prepared, [], marker(1, published=published))
+    mine = write(lake.sink(), prepared, [batch(ROWS)])
+    theirs = write(lake.sink(), prepared, [batch()])
+    wanted = marker(sequence, epoch=2, published=published)
+    Meddler.act = lambda: lake.sink().commit(prepared, [theirs], wanted)
+    with pytest.raises(FencedError):
+        late.sink().commit(prepared, [mine], marker(sequence, published=published))
+    assert Meddler.act is None
+    assert lake.sink().last_marker(prepared) == wanted
+    lake.sink().commit(prepared, [], marker(sequence + 1, epoch=2))
+    assert_rows(lake, prepared, batch())
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
+def test_a_new_run_fences_the_commit_under_way_of_an_old_one(meddled, mode, published):
+    lake, late = meddled
+    published = published or mode is WriteMode.APPEND
+    wanted = target(mode=WriteMode.OVERWRITE)
+    first = lake.sink().prepare(wanted)
+    lake.sink().commit(first, [], marker(1, run="first"))
+    wanted = target(wanted.path, mode=mode)
+    old, new = lake.sink().prepare(wanted), lake.sink().prepare(wanted)
+    mine, theirs = write(lake.sink(), old, [batch(ROWS)]), write(lake.sink(), new, [batch()])
+    newer = marker(1, run="new", published=published)
+    Meddler.act = lambda: lake.sink().commit(new, [theirs], newer)
+    with pytest.raises(FencedError):
+        late.sink().commit(old, [mine], marker(1, run="old", published=published))
+    assert Meddler.act is None
+    lake.sink().commit(new, [], marker(2, run="new"))
+    assert_rows(lake, new, batch())
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_another_streams_load_does_not_disturb_a_commit(meddled, published):
+    """It moves neither main nor our branch, but takes the next sequence number of the table."""
+    lake, late = meddled
+    path = target().path
+    ours = lake.sink().prepare(target(path))
+    lake.sink().commit(ours, [], marker(1))
+    mode = WriteMode.APPEND if published else WriteMode.OVERWRITE
+    other = lake.sink().prepare(target(path, mode=mode, unit="another"))
+    elsewhere = write(lake.sink(), other, [batch(ROWS)])
+    Meddler.act = lambda: lake.sink().commit(
+        other, [elsewhere], marker(1, run="other", published=published)
+    )
+    receipt = write(lake.sink(), ours, [batch()])
+    assert late.sink().commit(ours, [receipt], marker(2)) is CommitOutcome.APPLIED
+    assert Meddler.act is None
+    assert_rows(lake, ours, batch(), *([batch(ROWS)] if published else []))
+    assert lake.sink().last_marker(ours) == marker(2)
+    assert lake.sink().last_marker(other) == marker(1, run="other", published=published)
+
+
 # --- conflicts and lost replies of a REST catalog
 
 
@@ -284,7 +375,7 @@ import sys
 from pathlib import Path
 from matih_ray.settings import Settings
 from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.testing.contracts.sink import TENANT, batch, marker, target, write
+from matih_ray.testing.contracts.sink_lab import TENANT, batch, marker, target, write
 home, number, commits = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 sink = IcebergSink.from_settings(Settings(home=home), TENANT)
 shared = sink.prepare(target((TENANT, "many", "shared"), unit=f"unit {number}"))

@@ -21,7 +21,7 @@ from matih_ray.sinks.base import PreparedTarget
 from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg import parquet_files as files_module
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
-from matih_ray.testing.contracts.sink import TENANT, marker, target, write
+from matih_ray.testing.contracts.sink_lab import TENANT, marker, target, write
 
 INFINITE_MICROS = 2**63 - 1
 INFINITE_DAYS = 2**31 - 1
@@ -160,10 +160,12 @@ def test_statistics_are_complete(table):
     assert ids["numbers"] not in file.lower_bounds
 
 
-def test_bounds_never_hide_a_value_that_parquet_left_out_of_its_own(settings):
+def test_bounds_never_hide_a_value_that_parquet_left_out_of_its_own(settings, monkeypatch):
+    monkeypatch.setattr(files_module, "ROW_GROUP_BYTES", 1)
     short = pa.RecordBatch.from_pydict({"s": ["a", "b"]})
     long = pa.RecordBatch.from_pydict({"s": ["z" * 10_000]})
     table = loaded(settings, [short, long])
+    assert pq.read_metadata(paths(table)[0].removeprefix("file://")).num_row_groups == 2
     assert table.scan(row_filter="s > 'y'").to_arrow()["s"].to_pylist() == ["z" * 10_000]
 
 

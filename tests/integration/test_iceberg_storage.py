@@ -22,7 +22,7 @@ from matih_ray.settings import Settings
 from matih_ray.sinks.base import PreparedTarget
 from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
-from matih_ray.testing.contracts.sink import (
+from matih_ray.testing.contracts.sink_lab import (
     ROWS,
     TENANT,
     assert_rows,

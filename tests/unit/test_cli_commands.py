@@ -15,8 +15,9 @@ from matih_ray.cli import main
 from matih_ray.control.authorization import Role
 from matih_ray.control.building import endpoint_spec
 from matih_ray.errors import StateError
-from matih_ray.model.ids import EndpointId, RunId
+from matih_ray.model.ids import EndpointId, RunId, UnitId
 from matih_ray.model.run import RunState
+from matih_ray.model.unit import ColumnDescriptor, Fidelity
 from matih_ray.testing.fakes import InlineLauncher, RecordingLauncher
 from tests.api.lab import PASSWORD, TABLES, TENANT, Lab, open_lab
 from tests.api.server import serving, token_of
@@ -178,7 +179,6 @@ def test_units_are_listed_and_their_columns_shown(lab: Lab, matih: Matih):
         ("note", "exact"),
         ("score", "widened"),
         ("tags", "encoded"),
-        ("shape", "refused"),
     ]
     assert matih("units", "shop", "public.orders", "--json").json["primaryKey"] == ["id"]
 
@@ -263,14 +263,24 @@ def test_incremental_runs_read_what_is_new(lab: Lab, matih: Matih):
 
 
 def test_fidelity_is_printed_for_the_chosen_columns(lab: Lab, matih: Matih):
-    lab.endpoint("shop")
+    endpoint_id = EndpointId(lab.endpoint("shop"))
+    unit = lab.ports.metadata.get_unit(TENANT, endpoint_id, UnitId("public.orders"))
+    refused = ColumnDescriptor(
+        name="shape",
+        native_type="path",
+        arrow_type="null",
+        fidelity=Fidelity.REFUSED,
+        encoding="no exact form",
+    )
+    more = unit.model_copy(update={"columns": (*unit.columns, refused)})
+    lab.ports.metadata.put_unit(TENANT, more)
     printed = matih("run", "shop", "public.orders", "--fidelity", "--no-wait")
-    assert [row[3] for row in printed.rows[1:6]] == [
-        "exact",
-        "exact",
-        "widened",
-        "encoded",
-        "refused",
+    assert [row[3:] for row in printed.rows[1:6]] == [
+        ["exact", "-"],
+        ["exact", "-"],
+        ["widened", "-"],
+        ["encoded", "json"],
+        ["refused", "no exact form"],
     ]
     chosen = 'columns:=["id","tags"]'
     options = ["run", "shop", "public.items", "--fidelity", "--policy", chosen, "--json"]

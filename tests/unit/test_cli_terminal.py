@@ -133,6 +133,7 @@ def test_an_interrupted_command_leaves_the_run_going_and_says_how_to_go_on(
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130, errors
+    assert errors.startswith(f"run {run_id} goes on. Follow it: ")
     assert f"matih runs show {run_id} --follow" in errors
     assert f"matih runs cancel {run_id}" in errors
     assert "Traceback" not in errors

@@ -13,7 +13,7 @@ from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg.boundary import translated
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.sources.base import EndpointSpec
-from matih_ray.testing.contracts.sink import TENANT, target
+from matih_ray.testing.contracts.sink_lab import TENANT, target
 
 PASSWORD = "hunter2-s3cret"
 

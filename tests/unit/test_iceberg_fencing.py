@@ -8,9 +8,9 @@ import pytest
 
 from matih_ray.errors import FencedError
 from matih_ray.model.policy import WriteMode
-from matih_ray.sinks.iceberg.fencing import already_applied
+from matih_ray.sinks.fencing import already_applied
 from matih_ray.sinks.iceberg.snapshots import Placement, TableView, place
-from matih_ray.testing.contracts.sink import marker
+from matih_ray.testing.contracts.sink_lab import marker
 
 
 def test_a_first_commit_finds_what_its_run_saw():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 
+import pyarrow as pa
 import pydantic
 from pyiceberg.exceptions import (
     BadRequestError,
@@ -55,8 +57,8 @@ _REFUSED = (UnauthorizedError, ForbiddenError, OAuthError)
 _GONE = (NoSuchTableError, NoSuchNamespaceError, NoSuchIdentifierError)
 _CONFIGURATION = (NoSuchModuleError, NotInstalledError, ModuleNotFoundError, NotImplementedError)
 
-# What a commit may raise after its request has left, when the catalog may have applied it.
-MAYBE_APPLIED = (
+_CERTAINLY_REFUSED = (BadRequestError, *_REFUSED, *_GONE, *_CONFIGURATION)
+_MAYBE_APPLIED = (
     RESTError,
     RequestException,
     SQLAlchemyError,
@@ -64,16 +66,35 @@ MAYBE_APPLIED = (
     ConnectionError,
     TimeoutError,
 )
-# Answers of a REST catalog that say that it has not.
-CERTAINLY_REFUSED = (BadRequestError, NotImplementedError, *_REFUSED, *_GONE)
-
 _FOREIGN = (
-    *MAYBE_APPLIED,
-    *CERTAINLY_REFUSED,
-    *_CONFIGURATION,
+    *_CERTAINLY_REFUSED,
+    *_MAYBE_APPLIED,
     CommitFailedException,
     OSError,
+    pa.ArrowException,
 )
+# What the catalog's client may raise for a commit; plain ValueErrors are its own checks.
+COMMIT_ERRORS = (*_FOREIGN, ValueError)
+
+
+class CommitAnswer(Enum):
+    """What an exception of a commit says about it."""
+
+    CONFLICT = "conflict"  # not applied: what it asserted is no longer so
+    REFUSED = "refused"  # not applied
+    UNKNOWN = "unknown"  # may have been applied
+
+
+def answer_of(error: Exception) -> CommitAnswer:
+    """What one of `COMMIT_ERRORS` says. The order matters: some are subclasses of others."""
+    if isinstance(error, CommitFailedException):
+        return CommitAnswer.CONFLICT
+    if isinstance(error, _CERTAINLY_REFUSED):
+        return CommitAnswer.REFUSED
+    if isinstance(error, _MAYBE_APPLIED):
+        return CommitAnswer.UNKNOWN
+    # the client's own checks, and a storage that did not take the metadata: nothing was sent
+    return CommitAnswer.REFUSED
 
 
 @contextmanager

@@ -8,6 +8,7 @@ a commit that was reported must survive a power failure.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import os
@@ -138,6 +139,14 @@ def open_catalog(config: CatalogConfig) -> Catalog:
 
 _CATALOGS: dict[tuple[Any, ...], Catalog] = {}
 _CATALOGS_LOCK = threading.Lock()
+
+
+@atexit.register
+def _close_catalogs() -> None:
+    """Close this process's connections in order; a parent's are not ours to close."""
+    for (process_id, *_), catalog in _CATALOGS.items():
+        if process_id == os.getpid() and isinstance(catalog, SqlCatalog):
+            catalog.close()
 
 
 _TIMEOUTS = (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
@@ -25,17 +24,17 @@ from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.policy import WriteMode
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
 from matih_ray.sinks.base import CommitOutcome
+from matih_ray.sinks.fencing import already_applied
 from matih_ray.sinks.iceberg.boundary import (
-    CERTAINLY_REFUSED,
-    MAYBE_APPLIED,
-    OutdatedNumber,
+    COMMIT_ERRORS,
+    CommitAnswer,
+    answer_of,
     mapped,
     translated,
     unknown,
 )
 from matih_ray.sinks.iceberg.catalog import CatalogConfig
 from matih_ray.sinks.iceberg.data_files import from_payload
-from matih_ray.sinks.iceberg.fencing import already_applied
 from matih_ray.sinks.iceberg.naming import load_branch, marker_property, stream_digest
 from matih_ray.sinks.iceberg.snapshots import (
     MARKER_SUMMARY,
@@ -115,21 +114,28 @@ class MarkedCommit:
             self._doubt = None  # what it asserted is no longer so: it can never be applied
         try:
             self._commit(table, view, self._snapshots(table, receipts))
-        except CommitFailedException:
+        except COMMIT_ERRORS as error:
+            self._judge(error, table, view)
             return None
-        except MAYBE_NUMBERED_BEFORE as error:
-            if self._load().metadata.next_sequence_number() != table.metadata.next_sequence_number():
-                return None  # a snapshot on some other branch took our sequence number
-            raise translated(self._what, error, self._config) from None
-        except CERTAINLY_REFUSED as error:
-            raise translated(self._what, error, self._config) from None
-        except MAYBE_APPLIED as error:
+        return CommitOutcome.APPLIED
+
+    def _judge(self, error: Exception, table: Table, view: TableView) -> None:
+        """Return if the loop may turn again after this exception, else raise."""
+        answer = answer_of(error)
+        if answer is CommitAnswer.UNKNOWN:
             self._doubt = _Doubt(view.refs, error)
             self._ever_in_doubt = True
-            return None
-        except OSError as error:  # writing metadata, before the catalog was asked
+        elif answer is CommitAnswer.REFUSED and not self._outnumbered(table):
             raise translated(self._what, error, self._config) from None
-        return CommitOutcome.APPLIED
+
+    def _outnumbered(self, table: Table) -> bool:
+        """Whether another commit has taken our snapshot's sequence number.
+
+        It may be on a branch that we do not assert, for instance another stream's load; catalogs
+        refuse our number then without calling it a conflict.
+        """
+        now = self._load().metadata
+        return now.next_sequence_number() != table.metadata.next_sequence_number()
 
     def _load(self) -> Table:
         try:

@@ -3,21 +3,24 @@
 A look-back slice reads again a window that earlier runs have loaded, to find rows that committed
 late. Rows are compared on the slice's `dedupe_on` columns, as *multisets*: two equal rows in the
 source of which the table has one leave one to load. That also makes it right for tables without a
-key. NULL equals NULL; values are compared exactly, never through text or floats.
+key. NULL equals NULL; values are compared exactly, never through text or floats (lists, structs and
+maps by their 64-bit fingerprint).
 
 `dedupe_on` must contain the cursor: an updated row keeps its key but has a new cursor value, and
-comparing keys alone would drop it. The first temporal or numeric column (put the cursor there)
-bounds what is read of the table, and so the memory: the keys of one window.
+comparing keys alone would drop it. What is read of the table, and so the memory, is bounded by the
+batches' range of one column: the one whose range touches the fewest rows by the files' statistics,
+which is the cursor wherever runs have loaded the table in its order.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import (
     AlwaysTrue,
     And,
@@ -29,9 +32,12 @@ from pyiceberg.expressions import (
     LessThanOrEqual,
 )
 from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
+from pyiceberg.types import PrimitiveType
 
 from matih_ray.errors import ValidationError
+from matih_ray.model.fingerprint import row_hashes
 
 # pydantic's plugin for mypy hides the constructors of these classes.
 _above: Any = GreaterThan
@@ -47,16 +53,15 @@ class ExistingRows:
     """The table's rows that may equal rows of one slice, read as far as batches need them."""
 
     def __init__(self, table: Table, columns: tuple[str, ...]) -> None:
-        known = {field.name: field.field_type for field in table.schema().fields}
-        for column in columns:
-            if column not in known or not known[column].is_primitive:
-                raise ValidationError(
-                    f"dedupeOn: {column!r} is not a plain column of the table", field="dedupeOn"
-                )
+        known = {field.name for field in table.schema().fields}
+        if unknown := [column for column in columns if column not in known]:
+            raise ValidationError(
+                f"dedupeOn: the table has no column {unknown[0]!r}", field="dedupeOn"
+            )
         self._table = table
         self._schema = schema_to_pyarrow(table.schema().select(*columns), include_field_ids=False)
         self._columns = columns
-        self._bounding = _bounding_column(self._schema, columns)
+        self._bounding: str | None = None
         self._rows: pa.Table | None = None
         self._range: tuple[Any, Any] | None = None
         self._nulls_read = False
@@ -86,6 +91,8 @@ class ExistingRows:
             self._rows = found if self._rows is None else pa.concat_tables([self._rows, found])
 
     def _missing(self, keys: pa.Table) -> list[BooleanExpression]:
+        if self._rows is None:
+            self._bounding = self._bounding_column(keys)
         if self._bounding is None:
             return [] if self._rows is not None else [AlwaysTrue()]
         column = keys[self._bounding]
@@ -96,6 +103,35 @@ class ExistingRows:
         if column.null_count < len(column):
             missing.extend(self._missing_ranges(self._bounding, column))
         return missing
+
+    def _bounding_column(self, keys: pa.Table) -> str | None:
+        """The column of the first batch whose range may touch the fewest rows of the table."""
+        ordered = [
+            name
+            for name in self._columns
+            if _is_ordered(self._schema.field(name).type) and keys[name].null_count < keys.num_rows
+        ]
+        if len(ordered) < 2:
+            return ordered[0] if ordered else None
+        files = [task.file for task in self._table.scan().plan_files()]
+        return min(ordered, key=lambda name: self._rows_touched(files, name, keys[name]))
+
+    def _rows_touched(self, files: list[DataFile], name: str, column: pa.ChunkedArray) -> int:
+        field = self._table.schema().find_field(name)
+        kind = cast("PrimitiveType", field.field_type)
+        low, high = _bounds(column)
+        touched = 0
+        for file in files:
+            lower = (file.lower_bounds or {}).get(field.field_id)
+            upper = (file.upper_bounds or {}).get(field.field_id)
+            outside = (upper is not None and from_bytes(kind, upper) < low) or (
+                lower is not None and from_bytes(kind, lower) > high
+            )
+            if not outside:
+                touched += file.record_count
+            elif column.null_count:
+                touched += (file.null_value_counts or {}).get(field.field_id, file.record_count)
+        return touched
 
     def _missing_ranges(self, name: str, column: pa.ChunkedArray) -> list[BooleanExpression]:
         low, high = _bounds(column)
@@ -112,20 +148,15 @@ class ExistingRows:
         return missing
 
 
-def _bounding_column(schema: pa.Schema, columns: tuple[str, ...]) -> str | None:
-    """The first temporal or numeric column, else the first text, else none.
-
-    Not a float: NaN is in no range.
-    """
+def _is_ordered(kind: pa.DataType) -> bool:
+    """Whether a range of this type holds all its values; not so for floats with their NaN."""
     types = pa.types
-    for name in columns:
-        kind = schema.field(name).type
-        if types.is_temporal(kind) or types.is_integer(kind) or types.is_decimal(kind):
-            return name
-    for name in columns:
-        if types.is_large_string(schema.field(name).type):
-            return name
-    return None
+    return bool(
+        types.is_temporal(kind)
+        or types.is_integer(kind)
+        or types.is_decimal(kind)
+        or types.is_large_string(kind)
+    )
 
 
 def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any]:
@@ -138,11 +169,15 @@ def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any]:
 
 
 def _plain(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Columns in the types in which the table returns them, UUIDs as their bytes."""
+    """Columns in types that can be compared: as the table returns them, UUIDs as their bytes,
+    nested values as their fingerprints."""
     columns = []
     for field in schema:
         column = table[field.name]
-        if isinstance(field.type, pa.BaseExtensionType):
+        if pa.types.is_nested(field.type):
+            batches = table.select([field.name]).to_batches()
+            columns.append(pa.chunked_array([row_hashes(one) for one in batches], pa.uint64()))
+        elif isinstance(field.type, pa.BaseExtensionType):
             columns.append(column.cast(field.type.storage_type))
         else:
             columns.append(column.cast(field.type))

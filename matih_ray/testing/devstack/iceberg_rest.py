@@ -96,6 +96,11 @@ class IcebergRestServer:
         """The catalog's address."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def is_running(self) -> bool:
+        """The server's process is alive."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> IcebergRestServer:
         """Start the server, again if it has died, and wait until it answers."""
         self.stop()
@@ -273,6 +278,7 @@ _STATUS: dict[type[Exception], int] = {
     NamespaceNotEmptyError: 409,
     TableAlreadyExistsError: 409,
     CommitFailedException: 409,
+    ValueError: 400,
 }
 
 

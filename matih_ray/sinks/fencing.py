@@ -1,4 +1,4 @@
-"""Fencing: whether a commit may follow the one that the target carries. Pure.
+"""Fencing: whether a commit may follow the one that the target carries. Pure; for every sink.
 
 The target stores the last marker of each stream. An incoming marker is judged by that and by the
 marker that its run saw when it prepared (`predecessor`):

@@ -1,0 +1,68 @@
+"""Nothing that a connector or a caller keeps secret is logged, stored in clear or answered."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+
+from matih_ray.control.authorization import Role
+from matih_ray.telemetry import configure_logging
+from matih_ray.testing.fakes import InlineLauncher
+from tests.api.lab import PASSWORD, Lab, open_lab
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    yield stream
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, log: io.StringIO) -> Iterator[Lab]:
+    for opened in open_lab(tmp_path / "home", InlineLauncher()):
+        settings = opened.ports.settings.model_copy(update={"log_level": "DEBUG"})
+        configure_logging(settings)
+        yield opened
+
+
+def test_secrets_are_nowhere_but_in_the_credential_store(lab: Lab, log: io.StringIO):
+    answers: list[httpx.Response] = []
+
+    def call(method: str, path: str, **kwargs) -> httpx.Response:
+        answers.append(lab.call(method, path, **kwargs))
+        return answers[-1]
+
+    for name, more in (("good", {}), ("bad", {"failsAt": "read"}), ("shut", {"failsAt": "test"})):
+        endpoint_id = lab.endpoint(name, **more)
+        call("GET", f"/endpoints/{endpoint_id}")
+        call("POST", f"/endpoints/{endpoint_id}/test")
+        load = {"endpointId": endpoint_id, "unitId": "public.orders"}
+        call("POST", "/plans", json=load)
+        run_id = call("POST", "/runs", json=load).json()["runId"]
+        call("GET", f"/runs/{run_id}")
+        call("GET", f"/runs/{run_id}/slices")
+        call("PUT", f"/endpoints/{endpoint_id}", json={"config": {"password": PASSWORD}})
+        call("PUT", f"/endpoints/{endpoint_id}", json={"config": {}, "secrets": PASSWORD})
+        call("PUT", f"/endpoints/{endpoint_id}", json={"config": {"user": {"x": PASSWORD}}})
+    call("POST", "/endpoints", content=f'{{"secrets": {{"password": "{PASSWORD}"'.encode())
+    token = lab.as_(Role.ADMIN)["Authorization"]
+    call("GET", "/endpoints", headers={"Authorization": token + "x"})
+    call("GET", "/endpoints", headers={"Authorization": token.replace("Bearer", "Basic")})
+    lines = log.getvalue()
+    assert lines.count('"event": "request"') >= len(answers)
+    secrets = [PASSWORD, token.removeprefix("Bearer ")]
+    for secret in secrets:
+        assert secret not in lines
+        assert not [answer.url for answer in answers if secret in answer.text]
+        assert not [
+            path
+            for path in lab.ports.settings.home.rglob("*")
+            if path.is_file() and secret.encode() in path.read_bytes()
+        ]
