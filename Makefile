@@ -32,7 +32,7 @@ export DO_NOT_TRACK = 1
 export RUNTIME__DLTHUB_TELEMETRY = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types docs lock bench-ingest bench-scale bench-empty clean
+.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -63,7 +63,7 @@ demo: $(SETUP) ## the main job, start to end: SCALE=0.1, KEEP=1 leaves it runnin
 	@SCALE=$(SCALE) KEEP=$(KEEP) $(BIN)/python -m demo
 
 test: $(SETUP) ## all tests, real servers included; TESTS=path for a part
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --durations=10 $(TESTS)
 
 lint: $(SETUP) ## ruff: rules and formatting
 	$(BIN)/ruff check .
@@ -75,9 +75,6 @@ format: $(SETUP) ## apply ruff's fixes and formatting
 
 types: $(SETUP) ## mypy, strict
 	$(BIN)/mypy
-
-docs: $(SETUP) ## write the reference part of docs/index.md again
-	$(BIN)/python -m tests.reference
 
 lock: $(UV) ## resolve again: LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) pyproject.toml --all-extras --group dev --output-file requirements.txt

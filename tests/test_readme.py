@@ -20,7 +20,8 @@ README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The demo's data: the snippets show the way, the demo's own size shows nothing more.
 DEMO_SCALE = "0.01"
-TIMEOUT_S = 280
+# Two runtimes start one after the other: half a minute on a quiet machine.
+TIMEOUT_S = 540
 MAKES_OWN = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}
 
 
@@ -64,6 +65,7 @@ def test_every_snippet_is_of_a_language_that_is_run_here():
     assert {snippet.language for snippet in snippets()} == {"bash", "python"}
 
 
+@pytest.mark.timeout(TIMEOUT_S + 60)
 def test_the_snippets_run_in_their_order(shop, tmp_path):
     marks = "".join(
         f"echo '--- line {snippet.line}'\n{as_shell(snippet)}" for snippet in snippets()

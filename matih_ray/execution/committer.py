@@ -21,6 +21,7 @@ from matih_ray.control.ports import Ports
 from matih_ray.errors import (
     CommitRejectedError,
     CommitUnknownError,
+    ConflictError,
     FencedError,
     SinkUnavailableError,
 )
@@ -71,6 +72,7 @@ class Committer:
 
         Raises:
             FencedError: A planner with a higher epoch has committed for this run.
+            ConflictError: The run had committed slices, and the sink no longer knows of it.
         """
         record = self._ledger.record
         marker = self._sink.last_marker(self._prepared)
@@ -80,6 +82,14 @@ class Committer:
             self._marker = marker
             self._save_checkpoint()
             self._record_progress(rows=marker.rows_total, bytes_added=0)
+        elif record.through > 0:
+            raise ConflictError(
+                f"{self._prepared.display_name} was loaded by another run, or dropped, after run "
+                f"{record.run_id} had committed {record.through} slices; going on would load rows "
+                "twice, so start a new run",
+                run_id=record.run_id,
+                through=record.through,
+            )
         return self.through
 
     def commit(self, receipts: Sequence[WriteReceipt], *, last: bool) -> None:

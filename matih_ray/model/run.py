@@ -114,8 +114,9 @@ class RunRecord(Value):
     """One run as the ledger keeps it. `version` grows with every write (compare-and-set).
 
     `epoch` counts planners that have owned the run; `heartbeat_at` is when the owner last said it
-    is alive; `lost_planners` counts owners that died since the last commit. `target` is the sink's prepared target, as plain data. `through` is the number of
-    committed slices, a contiguous prefix of the plan.
+    is alive; `lost_planners` counts owners that died since the last commit. `target` is the sink's
+    prepared target, as plain data. `through` is the number of committed slices, a contiguous
+    prefix of the plan.
     """
 
     run_id: RunId

@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from matih_ray.errors import FencedError, SchemaMismatchError
 from matih_ray.model.fingerprint import Fingerprint
-from matih_ray.model.ids import TenantId
+from matih_ray.model.ids import RunId, TenantId
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.policy import WriteMode
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkTarget, SliceWriter
-from matih_ray.sinks.fencing import already_applied
+from matih_ray.sinks.fencing import already_applied, runs_after
 from matih_ray.sources.base import EndpointSpec
 
 
@@ -35,6 +35,7 @@ class MemoryTable:
     visible: list[pa.RecordBatch] = field(default_factory=list)
     loading: dict[str, list[pa.RecordBatch]] = field(default_factory=dict)
     markers: dict[str, CommitMarker] = field(default_factory=dict)
+    runs: dict[str, tuple[RunId, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,7 +93,8 @@ class MemorySink:
         with self.store.lock:
             table, key = self._table(prepared), _key(prepared)
             stored = table.markers.get(key)
-            if already_applied(stored, predecessor, marker):
+            runs = table.runs.get(key, ())
+            if already_applied(stored, predecessor, runs, marker):
                 return CommitOutcome.ALREADY_APPLIED
             rows = [one for receipt in receipts for one in self._rows(receipt)]
             if prepared.write_mode is WriteMode.APPEND or _published(stored, marker):
@@ -103,6 +105,7 @@ class MemorySink:
                 if marker.published:
                     table.visible = table.loading.pop(key)
             table.markers[key] = marker
+            table.runs[key] = runs_after(stored, runs, marker)
         return CommitOutcome.APPLIED
 
     def last_marker(self, prepared: PreparedTarget) -> CommitMarker | None:

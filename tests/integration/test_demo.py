@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
@@ -36,6 +37,7 @@ def processes_of(directory: str) -> list[str]:
     return [line for line in found if directory in line]
 
 
+@pytest.mark.timeout(2 * TIMEOUT_S)
 def test_a_kept_demo_answers_until_it_is_stopped_and_leaves_nothing():
     output = demo(SCALE="0.002", KEEP="1")
     result = json.loads(output.splitlines()[-1])

@@ -8,19 +8,19 @@ import pytest
 
 from matih_ray.errors import FencedError
 from matih_ray.model.policy import WriteMode
-from matih_ray.sinks.fencing import already_applied
+from matih_ray.sinks.fencing import RUNS_REMEMBERED, already_applied, runs_after
 from matih_ray.sinks.iceberg.snapshots import Placement, TableView, place
 from matih_ray.testing.contracts.sink_lab import marker
 
 
 def test_a_first_commit_finds_what_its_run_saw():
     before = marker(7, run="before")
-    assert already_applied(None, None, marker(1)) is False
-    assert already_applied(before, before, marker(1)) is False
+    assert already_applied(None, None, (), marker(1)) is False
+    assert already_applied(before, before, (), marker(1)) is False
 
 
 def test_the_same_marker_is_already_applied():
-    assert already_applied(marker(3), None, marker(3)) is True
+    assert already_applied(marker(3), None, (), marker(3)) is True
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,27 @@ def test_the_same_marker_is_already_applied():
 )
 def test_anything_else_is_fenced(stored, predecessor, incoming):
     with pytest.raises(FencedError) as caught:
-        already_applied(stored, predecessor, incoming)
+        already_applied(stored, predecessor, (), incoming)
     assert caught.value.context["sequence"] == incoming.sequence
+
+
+def test_a_run_that_has_committed_before_another_does_not_start_again():
+    """Not even if it prepares anew, and so knows the other run's marker."""
+    first, second = marker(3, run="first"), marker(2, run="second")
+    runs = runs_after(first, (), marker(1, run="second"))
+    assert runs == ("first",)
+    assert runs_after(marker(1, run="second"), runs, second) == runs
+    with pytest.raises(FencedError):
+        already_applied(second, second, runs, marker(1, run="first"))
+    assert already_applied(second, second, runs, marker(1, run="third")) is False
+
+
+def test_no_more_than_some_runs_are_remembered():
+    runs = ()
+    for number in range(RUNS_REMEMBERED + 50):
+        runs = runs_after(marker(1, run=f"run {number}"), runs, marker(1, run="next"))
+    assert len(runs) == RUNS_REMEMBERED
+    assert runs[-1] == f"run {RUNS_REMEMBERED + 49}"
 
 
 def test_of_any_two_that_may_follow_one_state_only_one_ever_does():
@@ -54,7 +73,7 @@ def test_of_any_two_that_may_follow_one_state_only_one_ever_does():
 
 def _may(stored, predecessor, incoming):
     try:
-        return not already_applied(stored, predecessor, incoming)
+        return not already_applied(stored, predecessor, (), incoming)
     except FencedError:
         return False
 

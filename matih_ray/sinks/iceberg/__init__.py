@@ -10,7 +10,9 @@ Why not `Table.append` of PyIceberg: it converts and buffers whole tables, repea
 looking for the marker, and has no overwrite that readers see all at once. Its catalogs, file IO,
 schemas, transforms and metadata writers are used; nothing here knows a catalog's protocol.
 
-May import `sinks.base`, `sources.base` (for `EndpointSpec`), `settings`, `model` and `errors`.
+May import `sinks.base`, `sinks.fencing`, `sources.base` (for `EndpointSpec`), `settings`, `model`
+and `errors`.
+
 Files are not synced to disk one by one: after a power failure (not a crash of a process) a local
 warehouse may lack files that its catalog names; object storage has no such window.
 """

@@ -35,12 +35,13 @@ from matih_ray.sinks.iceberg.boundary import (
 )
 from matih_ray.sinks.iceberg.catalog import CatalogConfig
 from matih_ray.sinks.iceberg.data_files import from_payload
-from matih_ray.sinks.iceberg.naming import load_branch, marker_property, stream_digest
+from matih_ray.sinks.iceberg.naming import load_branch, stream_digest
 from matih_ray.sinks.iceberg.snapshots import (
     MARKER_SUMMARY,
     STREAM_SUMMARY,
     SnapshotWriter,
     TableView,
+    marker_properties,
     place,
     requirements,
     updates,
@@ -80,8 +81,8 @@ class MarkedCommit:
         self._target = target
         self._mode = mode
         self._marker = marker
+        self._stream = stream
         self._branch = load_branch(stream)
-        self._property = marker_property(stream)
         self._summary = {MARKER_SUMMARY: marker.to_json(), STREAM_SUMMARY: stream_digest(stream)}
         self._what = f"commit {marker.sequence} of run {marker.run_id}"
         self._writer: SnapshotWriter | None = None
@@ -105,10 +106,10 @@ class MarkedCommit:
     def _attempt(self, receipts: Sequence[WriteReceipt]) -> CommitOutcome | None:
         """One turn of the loop; None means that it must turn again."""
         table = self._load()
-        view = view_of(table, self._branch, self._property)
+        view = view_of(table, self._stream)
         if self._landed(table):
             return CommitOutcome.APPLIED
-        if already_applied(view.marker, self._target.predecessor, self._marker):
+        if already_applied(view.marker, self._target.predecessor, view.earlier_runs, self._marker):
             return CommitOutcome.ALREADY_APPLIED
         if self._doubt is not None and self._doubt.refs != view.refs:
             self._doubt = None  # what it asserted is no longer so: it can never be applied
@@ -170,12 +171,11 @@ class MarkedCommit:
             # a branch of a table without snapshots could not be asserted: give main an empty one
             snapshots.append(writer.empty_snapshot(table))
         snapshots.append(writer.snapshot(table, placement, self._summary, len(snapshots) + 1))
+        properties = marker_properties(self._stream, view, self._marker)
         self._catalog.commit_table(
             table,
             requirements(table, view, self._branch),
-            updates(
-                snapshots, placement, view, self._branch, {self._property: self._marker.to_json()}
-            ),
+            updates(snapshots, placement, view, self._branch, properties),
         )
 
     def _exhausted(self) -> MatihError:

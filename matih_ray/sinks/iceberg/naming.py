@@ -13,6 +13,7 @@ from matih_ray.model.checkpoint import StreamKey
 MAX_NAME_LENGTH = 200
 
 MARKER_PREFIX = "matih.marker."
+RUNS_PREFIX = "matih.runs."
 BRANCH_PREFIX = "matih-load-"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]|_(?=x[0-9A-F]{2})")
@@ -57,6 +58,11 @@ def stream_digest(stream: StreamKey) -> str:
 def marker_property(stream: StreamKey) -> str:
     """The table property that holds the stream's last commit marker."""
     return MARKER_PREFIX + stream_digest(stream)
+
+
+def runs_property(stream: StreamKey) -> str:
+    """The table property that lists the runs of the stream that committed before the last one."""
+    return RUNS_PREFIX + stream_digest(stream)
 
 
 def load_branch(stream: StreamKey) -> str:

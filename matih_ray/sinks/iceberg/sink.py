@@ -29,7 +29,7 @@ from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkTarget, Slic
 from matih_ray.sinks.iceberg.boundary import mapped
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, IcebergSinkConfig, open_catalog
 from matih_ray.sinks.iceberg.commit import MarkedCommit, file_payloads
-from matih_ray.sinks.iceberg.naming import load_branch, marker_property, table_identifier
+from matih_ray.sinks.iceberg.naming import table_identifier
 from matih_ray.sinks.iceberg.partitioning import partition_spec
 from matih_ray.sinks.iceberg.schema import file_layout, iceberg_schema
 from matih_ray.sinks.iceberg.snapshots import view_of
@@ -93,7 +93,7 @@ class IcebergSink:
                 location = self._location(identifier)
                 table = _create(catalog, identifier, schema, spec, location)
         self._check_fits(table, target, name)
-        stored = view_of(table, load_branch(target.stream), marker_property(target.stream)).marker
+        stored = view_of(table, target.stream).marker
         payload = IcebergTarget(
             identifier=identifier,
             table_uuid=str(table.metadata.table_uuid),
@@ -140,8 +140,7 @@ class IcebergSink:
             SinkError: The table is gone or the catalog cannot be reached.
         """
         table = self._load(prepared, self._target(prepared))
-        stream = prepared.stream
-        return view_of(table, load_branch(stream), marker_property(stream)).marker
+        return view_of(table, prepared.stream).marker
 
     def abort(self, prepared: PreparedTarget, receipts: Sequence[WriteReceipt]) -> None:
         """Delete the files of receipts that certainly were not committed."""

@@ -9,6 +9,7 @@ that stand for infinity. The pieces it is made of (manifest writers, updates, re
 from __future__ import annotations
 
 import contextlib
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +46,12 @@ from pyiceberg.table.update import (
 )
 
 from matih_ray.errors import FencedError
+from matih_ray.model.checkpoint import StreamKey
+from matih_ray.model.ids import RunId
 from matih_ray.model.policy import WriteMode
 from matih_ray.model.receipt import CommitMarker
+from matih_ray.sinks.fencing import runs_after
+from matih_ray.sinks.iceberg.naming import load_branch, marker_property, runs_property
 
 MARKER_SUMMARY = "matih.marker"
 STREAM_SUMMARY = "matih.stream"
@@ -54,11 +59,13 @@ STREAM_SUMMARY = "matih.stream"
 
 @dataclass(frozen=True)
 class TableView:
-    """What a commit is decided by: the heads of main and of the load branch, and the marker."""
+    """What a commit is decided by: the heads of main and of the load branch, the marker, and the
+    runs that have committed before the marker's."""
 
     main: int | None
     branch: int | None
     marker: CommitMarker | None
+    earlier_runs: tuple[RunId, ...] = ()
 
     @property
     def refs(self) -> tuple[int | None, int | None]:
@@ -75,17 +82,26 @@ class Placement:
     replaces: bool  # readers see other rows than before, not only more
 
 
-def view_of(table: Table, branch: str, marker_property: str) -> TableView:
+def view_of(table: Table, stream: StreamKey) -> TableView:
     """The view of freshly loaded metadata."""
     metadata = table.metadata
-    text = metadata.properties.get(marker_property)
+    text = metadata.properties.get(marker_property(stream))
+    runs = json.loads(metadata.properties.get(runs_property(stream), "[]"))
     main = metadata.refs.get(MAIN_BRANCH)
-    load = metadata.refs.get(branch)
+    load = metadata.refs.get(load_branch(stream))
     return TableView(
         main=None if main is None else main.snapshot_id,
         branch=None if load is None else load.snapshot_id,
         marker=None if text is None else CommitMarker.from_json(text),
+        earlier_runs=tuple(RunId(run) for run in runs),
     )
+
+
+def marker_properties(stream: StreamKey, view: TableView, marker: CommitMarker) -> dict[str, str]:
+    """What the table remembers of the stream once the marker is applied to this view."""
+    runs = runs_after(view.marker, view.earlier_runs, marker)
+    properties = {marker_property(stream): marker.to_json()}
+    return {**properties, runs_property(stream): json.dumps(runs)} if runs else properties
 
 
 def place(view: TableView, mode: WriteMode, marker: CommitMarker) -> Placement:

@@ -236,6 +236,22 @@ class SinkContract:
             sink.commit(newer, [], marker(2, run="newer"))
         assert_rows(lab, third, batch(), batch(ROWS))
 
+    def test_a_paused_run_does_not_start_over_once_another_has_committed(
+        self, lab: SinkLab
+    ) -> None:
+        wanted = target()
+        sink = lab.sink()
+        paused = sink.prepare(wanted)
+        sink.commit(paused, [write(sink, paused, [batch()])], marker(1, run="paused"))
+        other = sink.prepare(wanted)
+        sink.commit(other, [], marker(1, run="other"))
+        resumed = sink.prepare(wanted)
+        again = write(sink, resumed, [batch()])
+        for late in (marker(1, run="paused", epoch=2), marker(2, run="paused", epoch=2)):
+            with pytest.raises(FencedError):
+                sink.commit(resumed, [again], late)
+        assert_rows(lab, resumed, batch())
+
     @pytest.mark.parametrize("sequence", [1, 2], ids=["first", "later"])
     @pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
     def test_two_owners_of_a_run_end_as_one(
