@@ -32,7 +32,7 @@ LOAD_EXAMPLES = {
         "summary": "What is new since the last run",
         "value": {
             "endpointId": "5f1c…",
-            "unit_id": "public.orders",
+            "unitId": "public.orders",
             "policy": {"runMode": "incremental", "cursorColumn": "updated_at"},
         },
     },
