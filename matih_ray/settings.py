@@ -80,6 +80,11 @@ class Settings(BaseSettings):
     sink_actors_per_planner: int = Field(
         default=2, ge=1, le=256, description="Sink actors that the runs of one planner share."
     )
+    uncommitted_slices_max: int = Field(
+        default=256,
+        ge=1,
+        description="Written but uncommitted slices of a run at which no further slice is started.",
+    )
     object_store_bytes: int = Field(
         default=1 << 30,
         ge=128 << 20,

@@ -75,6 +75,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRuntime]:
         planner_hosts=2,
         heartbeat_s=0.5,
         orphan_after_s=2.0,
+        uncommitted_slices_max=1,  # two slices in a commit at most, however slow the machine is
         step_listener=LISTENER,
         log_level="WARNING",
     )

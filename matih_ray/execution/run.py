@@ -39,9 +39,6 @@ from matih_ray.sources.base import AbstractSnapshot, SourceEndpoint, SupportsSna
 
 # How long one step of the loop may wait for the cluster; bounds the delay of pause and cancel.
 POLL_S = 0.25
-# Slices written but not committed, at which no further slice is started: bounds what a lost
-# planner would have to read again and what one commit has to carry.
-UNCOMMITTED_SLICES_MAX = 256
 
 log = structlog.get_logger(__name__)
 
@@ -146,11 +143,13 @@ class RunExecution:
         bind = self._snapshot.bind if self._snapshot is not None else lambda slice_: slice_
         scheduler.submit(bind(slice_) for slice_ in plan.slices[committer.through :])
         buffer: PrefixBuffer[SliceDone] = PrefixBuffer(committer.through)
+        # bounds what a lost planner would have to read again and what one commit has to carry
+        uncommitted_max = self.ports.settings.uncommitted_slices_max
         written, last_commit_s = 0, time.monotonic()
         while not scheduler.idle:
             if self._stop_requested():
                 break
-            behind = committer.through + UNCOMMITTED_SLICES_MAX
+            behind = committer.through + uncommitted_max
             room = buffer.next_sequence + written < behind
             for event in scheduler.poll(POLL_S, start_new=room):
                 if isinstance(event, SliceRetried):
@@ -160,7 +159,7 @@ class RunExecution:
                 written = len(buffer.rest())
             process_metrics().queue_depth(self._record.stream, scheduler.queue_depth)
             due = time.monotonic() - last_commit_s >= self._record.policy.commit_interval_s
-            full = buffer.ready >= UNCOMMITTED_SLICES_MAX
+            full = buffer.ready >= uncommitted_max
             if plan.resumable and buffer.ready and (due or full) and not scheduler.idle:
                 self._commit(committer, buffer.take(), last=False)
                 written, last_commit_s = len(buffer.rest()), time.monotonic()
