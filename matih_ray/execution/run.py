@@ -143,14 +143,15 @@ class RunExecution:
         bind = self._snapshot.bind if self._snapshot is not None else lambda slice_: slice_
         scheduler.submit(bind(slice_) for slice_ in plan.slices[committer.through :])
         buffer: PrefixBuffer[SliceDone] = PrefixBuffer(committer.through)
-        # bounds what a lost planner would have to read again and what one commit has to carry
+        # Bounds what a lost planner would have to read again and what one commit has to carry. A
+        # plan that cannot be resumed commits once, at its end, and must get there.
         uncommitted_max = self.ports.settings.uncommitted_slices_max
         written, last_commit_s = 0, time.monotonic()
         while not scheduler.idle:
             if self._stop_requested():
                 break
             behind = committer.through + uncommitted_max
-            room = buffer.next_sequence + written < behind
+            room = not plan.resumable or buffer.next_sequence + written < behind
             for event in scheduler.poll(POLL_S, start_new=room):
                 if isinstance(event, SliceRetried):
                     self._note_retry(event)

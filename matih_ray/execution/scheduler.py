@@ -110,9 +110,12 @@ class SliceScheduler:
         return sum(running.session.depth for running in self._running)
 
     def poll(self, timeout_s: float, *, start_new: bool = True) -> Iterator[SliceEvent]:
-        """Advance by at most one event, waiting up to `timeout_s` seconds for it."""
-        if start_new:
-            self._start()
+        """Advance by at most one event, waiting up to `timeout_s` seconds for it.
+
+        Without `start_new` only slices that were started before are tried again: what is written
+        behind one of them can be committed when it has succeeded, and not before.
+        """
+        self._start(start_new=start_new)
         watched = self._watched()
         if not watched:
             time.sleep(min(timeout_s, 0.05))
@@ -135,14 +138,14 @@ class SliceScheduler:
         self._pending.clear()
         self._waiting.clear()
 
-    def _start(self) -> None:
+    def _start(self, *, start_new: bool) -> None:
         now = time.monotonic()
         while len(self._running) < self._parallelism:
             due = min(self._waiting, default=None)
             if due is not None and due.due_s <= now:
                 self._waiting.remove(due)
                 self._launch(due.slice)
-            elif self._pending:
+            elif start_new and self._pending:
                 self._launch(self._pending.popleft())
             else:
                 return
