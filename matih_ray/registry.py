@@ -24,7 +24,13 @@ BUILT_INS: dict[Kind, dict[str, str]] = {
         "iceberg": "matih_ray.sinks.iceberg:IcebergSink",
     },
     "sources": {
+        "MYSQL": "matih_ray.sources.mysql:MySqlSource",
         "POSTGRESQL": "matih_ray.sources.postgres:PostgresSource",
+        "REST": "matih_ray.sources.http:RestSource",
+        "GRAPHQL": "matih_ray.sources.http:GraphqlSource",
+        "DYNAMODB": "matih_ray.sources.dynamodb:DynamoSource",
+        "MONGODB": "matih_ray.sources.mongodb:MongoSource",
+        "S3": "matih_ray.sources.files:S3Source",
     },
     "staging": {
         "filesystem": "matih_ray.staging.filesystem:FilesystemStaging",
@@ -35,7 +41,13 @@ BUILT_INS: dict[Kind, dict[str, str]] = {
 
 # Top-level module of an optional driver -> the extra that installs it.
 EXTRAS: dict[str, str] = {
+    "boto3": "dynamodb",
+    "botocore": "dynamodb",
+    "bson": "mongodb",
+    "kubernetes": "kubernetes",
     "psycopg2": "postgres",
+    "pymongo": "mongodb",
+    "pymysql": "mysql",
     "redis": "redis",
 }
 
