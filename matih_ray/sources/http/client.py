@@ -1,0 +1,262 @@
+"""Requests to one API: pace, retries, deadline, redirects and size, all bounded.
+
+A request here only reads, a GraphQL query by POST included, so it may be sent again.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from matih_ray.errors import SourceError, SourceRejectedError, SourceTimeoutError, ValidationError
+from matih_ray.model.value import JsonValue
+from matih_ray.sources.http.auth import AuthenticatedTransport, authorization_of, origin_of
+from matih_ray.sources.http.config import Auth, Limits
+from matih_ray.sources.http.failures import (
+    RETRIED_ERRORS,
+    RETRIED_STATUSES,
+    WAITING_STATUSES,
+    of_exception,
+    of_status,
+    shown,
+)
+from matih_ray.sources.http.json_values import parse
+
+MAX_BACKOFF_S = 30.0
+# Within the API's own origin; a chain of more is a loop.
+MAX_REDIRECTS = 5
+# Slices are read one after the other by a source.
+_MAX_CONNECTIONS = 2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked. `params` go into the query of a GET, `body` is JSON to POST."""
+
+    url: str
+    params: Mapping[str, str | int | bool]
+    body: Mapping[str, JsonValue] | None = None
+
+    @property
+    def doing(self) -> str:
+        """The request for people."""
+        return f"{'GET' if self.body is None else 'POST'} {shown(self.url)}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A successful answer: its JSON, its headers, and the URL that it came from."""
+
+    url: str
+    headers: httpx.Headers
+    body: Any
+    http_version: str
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error, and the seconds to wait at least before another try; None if that cannot help."""
+
+    error: SourceError
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where an API is and how to talk to it."""
+
+    url: str
+    headers: Mapping[str, str]
+    auth: Auth
+    auth_url: str | None
+    ssl_root_cert: str | None
+    limits: Limits
+
+
+class ApiClient:
+    """Connections to one API. Opened on first use; usable again after `close`."""
+
+    def __init__(self, server: Server, secrets: Mapping[str, str]) -> None:
+        """Check credentials and trust; nothing is connected yet.
+
+        Raises:
+            ValidationError: A secret is missing, or the file of root certificates cannot be used.
+        """
+        self._server, self._limits = server, server.limits
+        self._origin = httpx.URL(server.url)
+        self._verify = _trust(server)
+        self._secrets = dict(secrets)
+        self._client: httpx.Client | None = None
+        self._next_at = 0.0
+        self._open()
+
+    def fetch(self, request: Request, *, max_retries: int | None = None) -> Answer:
+        """The answer to a request, after as many retries as are allowed.
+
+        Raises:
+            SourceError: With one of the stable codes; `retry_after_s` as the server asked.
+        """
+        retries = self._limits.max_retries if max_retries is None else max_retries
+        deadline = time.monotonic() + self._limits.deadline_s
+        renewed = False
+        attempt = 0
+        while True:
+            outcome = self._attempt(request, deadline)
+            if isinstance(outcome, Answer):
+                return outcome
+            error, retry_after_s = outcome.error, outcome.retry_after_s
+            if error.code == "AUTHENTICATION_FAILED" and not renewed and self._forget():
+                renewed = True  # a token may be withdrawn before its time
+                continue
+            if retry_after_s is None or attempt >= retries:
+                raise error
+            wait_s = max(retry_after_s, self._backoff_s(attempt))
+            if time.monotonic() + wait_s >= deadline:
+                raise error
+            time.sleep(wait_s)
+            attempt += 1
+
+    def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _open(self) -> httpx.Client:
+        if self._client is None:
+            limits = httpx.Limits(max_connections=_MAX_CONNECTIONS)
+            # no proxies and no .netrc of whoever runs the worker
+            inner = httpx.HTTPTransport(verify=self._verify, trust_env=False, limits=limits)
+            self._authorization = authorization_of(
+                self._server.auth,
+                self._server.auth_url,
+                self._secrets,
+                inner,
+                self._limits.request_timeout_s,
+            )
+            self._client = httpx.Client(
+                transport=AuthenticatedTransport(inner, self._authorization, self._origin),
+                headers={"Accept": "application/json", **self._server.headers},
+                timeout=httpx.Timeout(
+                    self._limits.request_timeout_s, connect=self._limits.connect_timeout_s
+                ),
+                trust_env=False,
+            )
+        return self._client
+
+    def _forget(self) -> bool:
+        return self._authorization.forget()
+
+    def _backoff_s(self, attempt: int) -> float:
+        longest = min(self._limits.retry_backoff_s * 2.0**attempt, MAX_BACKOFF_S)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 spreads clients, hides nothing
+
+    def _attempt(self, request: Request, deadline: float) -> Answer | _Failure:
+        try:
+            response, body = self._followed(request, deadline)
+        except RETRIED_ERRORS as error:
+            return _Failure(of_exception(error, request.doing), 0.0)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return _Failure(of_exception(error, request.doing), None)
+        if response.is_success:
+            where = f"{request.doing}: status {response.status_code}"
+            url = str(response.request.url)
+            parsed = parse(body, where)
+            return Answer(url, response.headers, parsed, response.http_version)
+        after_s = _retry_after_s(response)
+        refused = of_status(response.status_code, request.doing, after_s)
+        if response.status_code in RETRIED_STATUSES:
+            return _Failure(refused, after_s or 0.0)
+        return _Failure(refused, after_s if response.status_code in WAITING_STATUSES else None)
+
+    def _followed(self, request: Request, deadline: float) -> tuple[httpx.Response, bytes]:
+        """The response after redirects within the origin."""
+        url, params = httpx.URL(request.url), dict(request.params)
+        if params:
+            url = url.copy_merge_params(params)
+        for _ in range(MAX_REDIRECTS + 1):
+            self._same_origin(url, request.doing)
+            response, body = self._sent(request, url, deadline)
+            if not response.has_redirect_location:
+                return response, body
+            try:
+                url = response.request.url.join(response.headers["Location"])
+            except httpx.InvalidURL as error:
+                raise of_exception(error, request.doing) from None
+        raise SourceRejectedError(f"{request.doing}: more than {MAX_REDIRECTS} redirects")
+
+    def _sent(
+        self, request: Request, url: httpx.URL, deadline: float
+    ) -> tuple[httpx.Response, bytes]:
+        self._pace(request, deadline)
+        method = "GET" if request.body is None else "POST"
+        chunks, size = [], 0
+        with self._open().stream(method, url, json=request.body) as response:
+            for chunk in response.iter_bytes():
+                size += len(chunk)
+                if size > self._limits.max_response_bytes:
+                    raise SourceError(
+                        f"{request.doing}: the answer is larger than limits.maxResponseBytes "
+                        f"({self._limits.max_response_bytes}); ask for smaller pages or raise it",
+                        limit=self._limits.max_response_bytes,
+                    )
+                _in_time(request, deadline)
+                chunks.append(chunk)
+        return response, b"".join(chunks)
+
+    def _same_origin(self, url: httpx.URL, doing: str) -> None:
+        if origin_of(url) != origin_of(self._origin):
+            raise SourceRejectedError(
+                f"{doing}: leads to another host, {url.scheme}://{url.host}, which is not "
+                "followed; use that host's address in the connector if it is the right one",
+                host=url.host,
+            )
+
+    def _pace(self, request: Request, deadline: float) -> None:
+        _in_time(request, deadline)
+        if self._limits.requests_per_s is None:
+            return
+        now = time.monotonic()
+        wait_s = max(self._next_at - now, 0.0)
+        self._next_at = now + wait_s + 1 / self._limits.requests_per_s
+        time.sleep(wait_s)
+
+
+def _in_time(request: Request, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise SourceTimeoutError(
+            f"{request.doing}: not done within limits.deadlineS; ask for smaller pages or raise it"
+        )
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Seconds to wait as `Retry-After` says, in seconds or as a date (RFC 9110 §10.2.3)."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        until = email.utils.parsedate_to_datetime(text)
+        # by the server's own clock, if it tells: ours may differ
+        date = response.headers.get("Date")
+        now = email.utils.parsedate_to_datetime(date).timestamp() if date else time.time()
+    except (ValueError, TypeError):
+        return None
+    return max(until.timestamp() - now, 0.0)
+
+
+def _trust(server: Server) -> ssl.SSLContext | bool:
+    if not server.url.startswith("https:") and not (server.auth_url or "").startswith("https:"):
+        return True
+    try:
+        return ssl.create_default_context(cafile=server.ssl_root_cert)
+    except (OSError, ssl.SSLError):
+        raise ValidationError(
+            "sslRootCert is not a readable file of PEM certificates", field="sslRootCert"
+        ) from None
