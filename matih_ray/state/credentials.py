@@ -41,7 +41,13 @@ class EncryptedFileCredentials:
     def __repr__(self) -> str:
         return f"EncryptedFileCredentials({str(self._directory)!r})"
 
-    def put(self, tenant_id: TenantId, name: str, secrets: Mapping[str, str]) -> None:
+    def put(
+        self,
+        tenant_id: TenantId,
+        name: str,
+        secrets: Mapping[str, str],
+        labels: Mapping[str, str] | None = None,  # noqa: ARG002 - files have no place for them
+    ) -> None:
         """Store secrets under a name, in place of earlier ones."""
         path = self._path(tenant_id, name)
         token = self._fernet.encrypt(_document(tenant_id, name, secrets))

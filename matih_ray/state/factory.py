@@ -45,7 +45,7 @@ def open_stores(settings: Settings) -> Stores:
         StateError: A store cannot be reached.
     """
     home = settings.home.absolute()
-    credentials = open_credentials(home, settings.credential_key)
+    credentials = _open_credentials(settings, home)
     metadata = open_metadata(_metadata_url(settings, home))
     try:
         kv = _open_kv(settings, metadata)
@@ -61,6 +61,14 @@ def _metadata_url(settings: Settings, home: Path) -> SecretStr | URL:
         return settings.metadata_url
     # not as text: a directory may be named with a question mark
     return URL.create("sqlite", database=str(home / METADATA_FILE))
+
+
+def _open_credentials(settings: Settings, home: Path) -> CredentialStore:
+    if settings.credential_store == "file":
+        return open_credentials(home, settings.credential_key)
+    from matih_ray.state.credentials_kubernetes import open_kubernetes_credentials
+
+    return open_kubernetes_credentials(settings.kube_config)
 
 
 def _open_kv(settings: Settings, metadata: SqlMetadataStore) -> KeyValueStore:

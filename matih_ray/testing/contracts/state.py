@@ -18,6 +18,7 @@ from matih_ray.errors import (
 from matih_ray.model.ids import TenantId
 from matih_ray.model.value import JsonValue
 from matih_ray.state.base import CredentialStore, KeyValueStore
+from matih_ray.testing.contracts.state_connectors import ConnectorContract
 from matih_ray.testing.contracts.state_endpoints import EndpointContract
 from matih_ray.testing.contracts.state_runs import RunContract, RunLifeContract
 from matih_ray.testing.contracts.state_samples import (
@@ -224,7 +225,9 @@ class KeyValueContract:
         assert (stored.value, stored.version) == (winner, results[winner])
 
 
-class MetadataContract(EndpointContract, RunContract, RunLifeContract, UnitStateContract):
+class MetadataContract(
+    EndpointContract, ConnectorContract, RunContract, RunLifeContract, UnitStateContract
+):
     """What every metadata store must keep."""
 
 
@@ -242,6 +245,12 @@ class CredentialContract:
         credentials.put(tenant, "n", {"a": "1", "b": "2"})
         credentials.put(tenant, "n", {"c": "3"})
         assert credentials.get(tenant, "n") == {"c": "3"}
+
+    def test_labels_are_no_part_of_the_secrets(self, credentials: CredentialStore) -> None:
+        tenant = new_tenant()
+        for labels in ({"matih.ai/connector-type": "mysql"}, {}, None):
+            credentials.put(tenant, "n", {"a": "1"}, labels)
+            assert credentials.get(tenant, "n") == {"a": "1"}
 
     def test_missing_credentials_are_not_found(self, credentials: CredentialStore) -> None:
         tenant = new_tenant()
