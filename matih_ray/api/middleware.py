@@ -118,7 +118,7 @@ class Authentication:
             scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not token.strip():
                 raise UnauthenticatedError("send a token: `Authorization: Bearer …`")
-            principal = self._tokens.principal(token.strip())
+            principal = await self._tokens.authenticate(token.strip())
             scope["state"]["principal"] = principal
             with bind(tenant=principal.tenant_id, subject=principal.subject):
                 await self._app(scope, receive, send)

@@ -48,9 +48,10 @@ def token(
     principal = Principal(subject or getpass.getuser(), TenantId(tenant), roles)
     try:
         tokens = open_tokens(Settings(), create_key=False)
+        token = tokens.issue(principal, datetime.now(timezone.utc), lifetime_s)
     except ConfigurationError as error:
         raise CliError(error.message, EXIT_ENVIRONMENT) from None
-    typer.echo(tokens.issue(principal, datetime.now(timezone.utc), lifetime_s))
+    typer.echo(token)
 
 
 def health(context: typer.Context, *, as_json: JsonOption = False) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import httpx
 import jwt
 import pytest
+from anyio.from_thread import start_blocking_portal
+from fastapi import FastAPI
 from pydantic import SecretStr
 
 from matih_ray.api.app import create_app
@@ -17,7 +21,9 @@ from matih_ray.control.authorization import Principal, Role
 from matih_ray.errors import ConfigurationError, UnauthenticatedError
 from matih_ray.model.ids import TenantId
 from matih_ray.settings import Settings
-from tests.api.lab import Lab, assert_problem
+from tests.api.lab import Client, Lab, assert_problem
+from tests.identity_provider import IdentityProvider
+from tests.identity_provider import signed as rs256
 
 KEY = "k" * 32
 NOW = datetime.now(timezone.utc)
@@ -136,8 +142,48 @@ def test_an_unreadable_body_is_not_looked_at_before_the_token(lab: Lab):
 
 
 def test_the_app_does_not_start_with_a_short_secret(lab: Lab):
-    from dataclasses import replace
-
     settings = lab.ports.settings.model_copy(update={"jwt_secret": SecretStr("short")})
     with pytest.raises(ConfigurationError):
         create_app(replace(lab.ports, settings=settings))
+
+
+# --- with an identity provider ---------------------------------------------------------------
+
+
+def with_provider(lab: Lab, provider: IdentityProvider) -> FastAPI:
+    """The same application, for tokens of a provider."""
+    settings = lab.ports.settings.model_copy(update={"jwt_jwks_url": provider.url})
+    return create_app(replace(lab.ports, settings=settings))
+
+
+def ask(app: FastAPI, path: str, token: str) -> httpx.Response:
+    with start_blocking_portal() as portal:
+        client = Client(portal, app, {"Authorization": f"Bearer {token}"})
+        return client.get(path)
+
+
+def test_tokens_of_an_identity_provider_are_let_in_and_ours_are_not(lab: Lab):
+    path = lab.path("/endpoints")
+    ours = lab.as_(*Role)["Authorization"].removeprefix("Bearer ")
+    assert lab.client.get(path).status_code == 200
+    with IdentityProvider("one") as provider:
+        app = with_provider(lab, provider)
+        assert ask(app, path, rs256("one")).status_code == 200
+        assert_problem(ask(app, path, ours), 401, "UNAUTHENTICATED")
+        assert_problem(ask(app, path, rs256("stranger", kid="one")), 401, "UNAUTHENTICATED")
+        assert_problem(ask(app, path, rs256("one", roles=[])), 403, "FORBIDDEN")
+        assert_problem(ask(app, path, rs256("one", tenant="globex")), 403, "FORBIDDEN")
+    assert_problem(
+        lab.client.get(path, headers={"Authorization": f"Bearer {rs256('one')}"}),
+        401,
+        "UNAUTHENTICATED",
+    )
+
+
+def test_a_provider_that_is_away_is_not_the_callers_fault(lab: Lab):
+    with IdentityProvider("one") as provider:
+        app = with_provider(lab, provider)
+    response = ask(app, lab.path("/endpoints"), rs256("one"))
+    problem = assert_problem(response, 503, "IDENTITY_PROVIDER_UNAVAILABLE")
+    assert problem["retryable"] is True
+    assert "127.0.0.1" not in response.text
