@@ -140,16 +140,41 @@ class RunOverlapError(ConflictError):
     code = "RUN_OVERLAP"
 
 
+class ConnectorTestError(RequestError):
+    """The connector was not saved, because its test failed; context names its `errorCode`."""
+
+    code = "CONNECTOR_TEST_FAILED"
+
+
 class UnauthenticatedError(RequestError):
     """No valid token was presented."""
 
     code = "UNAUTHENTICATED"
 
 
+class IdentityProviderUnavailableError(MatihError):
+    """The keys that tokens are verified with cannot be fetched now."""
+
+    code = "IDENTITY_PROVIDER_UNAVAILABLE"
+    recovery = Recovery.RETRY
+
+
 class ForbiddenError(RequestError):
     """The token does not allow this action on this tenant."""
 
     code = "FORBIDDEN"
+
+
+class PlanLimitError(ForbiddenError):
+    """The tenant's plan does not allow another connector, or this type; context names the plan."""
+
+    code = "PLAN_LIMIT"
+
+
+class HostNotAllowedError(ForbiddenError):
+    """The operator does not allow sources at this address; context names the `host`."""
+
+    code = "HOST_NOT_ALLOWED"
 
 
 # --- sources ---------------------------------------------------------------------------------

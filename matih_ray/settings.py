@@ -9,8 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, TypeAdapter, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Tier = Literal["FREE", "PROFESSIONAL", "ENTERPRISE"]
+_TIERS: TypeAdapter[dict[str, Tier]] = TypeAdapter(dict[str, Tier])
 
 
 class Settings(BaseSettings):
@@ -30,6 +33,17 @@ class Settings(BaseSettings):
         """Workers run in other directories and must find the same files."""
         return home.absolute()
 
+    @field_validator("tenant_tiers")
+    @classmethod
+    def _names_tiers(cls, text: str) -> str:
+        """Text and not a mapping, because settings are hashed; checked at start all the same."""
+        _TIERS.validate_json(text)
+        return text
+
+    def tier_of(self, tenant_id: str) -> Tier:
+        """The plan of a tenant."""
+        return _TIERS.validate_json(self.tenant_tiers).get(tenant_id, self.default_tier)
+
     metadata_url: SecretStr | None = Field(
         default=None,
         description="SQLAlchemy URL of the metadata store; SQLite under `home` if unset.",
@@ -46,6 +60,14 @@ class Settings(BaseSettings):
     credential_key: SecretStr | None = Field(
         default=None,
         description="Comma-separated Fernet keys, newest first; a key file under `home` if unset.",
+    )
+    credential_store: Literal["file", "kubernetes"] = Field(
+        default="file", description="Where connectors' secrets are kept."
+    )
+    kube_config: Path | None = Field(
+        default=None,
+        description="Kubeconfig for `kubernetes`; the pod's service account or the usual file if "
+        "unset.",
     )
     iceberg_catalog_type: Literal["sql", "rest"] = Field(
         default="sql", description="Kind of the Iceberg catalog of the built-in sink `iceberg`."
@@ -69,8 +91,40 @@ class Settings(BaseSettings):
         default=None,
         description="HS256 secret for bearer tokens; a key file under `home` if unset.",
     )
+    jwt_jwks_url: str | None = Field(
+        default=None,
+        description="Public keys (JWKS) of RS256 tokens, `https://…` or `file:///…`; HS256 if "
+        "unset.",
+    )
     jwt_issuer: str = Field(default="matih", description="Expected `iss` of bearer tokens.")
     jwt_audience: str = Field(default="matih-ray", description="Expected `aud` of bearer tokens.")
+    default_tier: Tier = Field(
+        default="ENTERPRISE",
+        description="Plan of tenants that `tenant_tiers` does not name; see its limits there.",
+    )
+    tenant_tiers: str = Field(
+        default="{}",
+        description="Plans by tenant, a JSON object: FREE, PROFESSIONAL or ENTERPRISE.",
+    )
+    connector_check_s: float = Field(
+        default=900.0,
+        gt=0,
+        description="Seconds between two health checks of a connector, spread by a tenth.",
+    )
+    connector_warning_ms: int = Field(
+        default=2000, ge=1, description="Login time above which a connector's status is WARNING."
+    )
+    hosts_allowed: str | None = Field(
+        default=None,
+        description="Comma-separated networks and host suffixes; if set, sources are nowhere else.",
+    )
+    hosts_denied: str | None = Field(
+        default=None,
+        description="Comma-separated networks and host suffixes where no source may be.",
+    )
+    private_hosts: bool = Field(
+        default=True, description="Whether sources may have private and loopback addresses."
+    )
     planner_hosts: int = Field(
         default=1, ge=1, le=64, description="Planner actors that share all runs of the cluster."
     )

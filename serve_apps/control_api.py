@@ -8,6 +8,7 @@ from ray import serve
 
 from matih_ray.api.app import create_app
 from matih_ray.execution.cluster import ensure_actors
+from matih_ray.execution.source_calls import RaySourceCalls
 from matih_ray.execution.worker import process_ports
 from matih_ray.settings import Settings
 
@@ -37,7 +38,7 @@ def bind(settings: Settings, args: ControlApiArgs | None = None) -> serve.Applic
 
     def app() -> FastAPI:
         ensure_actors(settings)
-        return create_app(process_ports(settings))
+        return create_app(process_ports(settings), calls=RaySourceCalls(settings))
 
     deployment = serve.deployment(
         name="control-api",

@@ -17,10 +17,19 @@ from matih_ray.api.limits import Deadlines, Limits
 from matih_ray.api.middleware import API_PREFIX, Authentication, BodyLimit, Boundary
 from matih_ray.api.problems import field_problems, problem_of, problem_response
 from matih_ray.api.requests import Runtime
-from matih_ray.api.routes import checkpoints, endpoints, health, runs, units
+from matih_ray.api.routes import (
+    checkpoints,
+    connectors,
+    endpoints,
+    health,
+    notifications,
+    runs,
+    units,
+)
 from matih_ray.api.tokens import open_tokens
 from matih_ray.api.wire import PROBLEM_MEDIA_TYPE, Problem
 from matih_ray.control.ports import Ports
+from matih_ray.control.source_calls import DirectCalls, SourceCalls
 from matih_ray.errors import (
     MatihError,
     MethodNotAllowedError,
@@ -30,7 +39,7 @@ from matih_ray.errors import (
     ValidationError,
 )
 
-_DESCRIPTION = """Ingestion from connectors into tables: endpoints, units, plans, runs, checkpoints.
+_DESCRIPTION = """Ingestion into tables: connectors, units, plans, runs and their checkpoints.
 
 Every path below `/tenants/{tenantId}` needs a bearer token of that tenant. Errors are RFC 9457
 problems; their `code` is stable. Listings are paged by `offset` and `limit`; `next` leads on."""
@@ -68,8 +77,15 @@ class ControlApi(FastAPI):
         return description
 
 
-def create_app(ports: Ports, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    ports: Ports, limits: Limits | None = None, calls: SourceCalls | None = None
+) -> FastAPI:
     """The control API over these ports, as an ASGI application.
+
+    Args:
+        ports: What the use cases work with.
+        limits: What one request may cost.
+        calls: Where sources are tested and discovered; in this process if nothing is said.
 
     Raises:
         ConfigurationError: The key that tokens are verified with is missing or too short.
@@ -87,8 +103,8 @@ def create_app(ports: Ports, limits: Limits | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         responses=_PROBLEM_RESPONSES,
     )
-    app.state.runtime = Runtime(ports, limits, Deadlines(limits))
-    for module in (health, endpoints, units, runs, checkpoints):
+    app.state.runtime = Runtime(ports, limits, Deadlines(limits), calls or DirectCalls())
+    for module in (health, connectors, notifications, endpoints, units, runs, checkpoints):
         app.include_router(module.router, prefix=API_PREFIX)
     app.add_exception_handler(MatihError, _shown(_as_is))
     app.add_exception_handler(HTTPException, _shown(_framework_error))

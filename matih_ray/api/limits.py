@@ -23,6 +23,8 @@ class Limits:
     body_bytes: int = 1024 * 1024
     # A caller waits for an answer; a source that needs longer to log in is not usable.
     test_s: float = 30.0
+    # A small database is discovered while its creator waits, a large one behind his back.
+    discovery_wait_s: float = 10.0
     # Statistics are read in milliseconds, an exact count on request scans an index.
     plan_s: float = 120.0
     # Ten thousand tables take about a minute.

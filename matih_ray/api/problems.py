@@ -17,7 +17,9 @@ from matih_ray.api.wire import PROBLEM_MEDIA_TYPE, FieldProblem, Problem
 from matih_ray.errors import (
     ConfigurationError,
     ConflictError,
+    ConnectorTestError,
     ForbiddenError,
+    IdentityProviderUnavailableError,
     MappingError,
     MatihError,
     MethodNotAllowedError,
@@ -58,8 +60,10 @@ class Family:
 
 FAMILIES = (
     Family(UnauthenticatedError, 401),
+    Family(IdentityProviderUnavailableError, 503, hidden=True),
     Family(ForbiddenError, 403),
     Family(NotFoundError, 404),
+    Family(ConnectorTestError, 422),
     Family(MethodNotAllowedError, 405),
     Family(ConflictError, 409),
     Family(RequestTooLargeError, 413),

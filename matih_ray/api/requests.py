@@ -14,8 +14,9 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from matih_ray.api.limits import Deadlines, Limits
 from matih_ray.api.wire import PageBody
 from matih_ray.control.authorization import Principal
-from matih_ray.control.pages import DEFAULT_PAGE_ROWS, MAX_PAGE_ITEMS, Page
+from matih_ray.control.pages import DEFAULT_PAGE_ROWS, MAX_OFFSET, MAX_PAGE_ITEMS, Page
 from matih_ray.control.ports import Ports
+from matih_ray.control.source_calls import SourceCalls
 from matih_ray.model.ids import EndpointId, RunId, TenantId, UnitId
 
 Stored = TypeVar("Stored")
@@ -29,13 +30,14 @@ class Runtime:
     ports: Ports
     limits: Limits
     deadlines: Deadlines
+    calls: SourceCalls
 
 
 @dataclass(frozen=True)
 class PageQuery:
     """Which page of a listing."""
 
-    offset: Annotated[int, Query(ge=0, description="Items to pass over")] = 0
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="Items to pass over")] = 0
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS, description="Items of the page")] = (
         DEFAULT_PAGE_ROWS
     )
@@ -66,6 +68,7 @@ def principal_of(request: Request, _: Annotated[object, Security(_BEARER)]) -> P
 
 
 TenantPath = Annotated[TenantId, Path(alias="tenantId")]
+ConnectorPath = Annotated[EndpointId, Path(alias="connectorId")]
 EndpointPath = Annotated[EndpointId, Path(alias="endpointId")]
 UnitPath = Annotated[UnitId, Path(alias="unitId")]
 RunPath = Annotated[RunId, Path(alias="runId")]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from matih_ray import __version__
-from matih_ray.cli import endpoints, runs, service, state, units
+from matih_ray.cli import connectors, endpoints, runs, service, state, units
 from matih_ray.cli.client import ClientSettings
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def root(
     context.obj = settings if url is None else settings.model_copy(update={"url": url})
 
 
+app.add_typer(connectors.app, name="connectors")
 app.add_typer(endpoints.app, name="endpoints")
 app.command("units")(units.units)
 app.command("plan")(units.plan)

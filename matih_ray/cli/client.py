@@ -13,6 +13,7 @@ import httpx
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from matih_ray.api.connector_wire import ConnectorBody, SchemaBody, SchemasBody
 from matih_ray.api.wire import (
     PROBLEM_MEDIA_TYPE,
     CheckpointBody,
@@ -27,6 +28,7 @@ from matih_ray.api.wire import (
 )
 from matih_ray.cli.failures import EXIT_CALLER, EXIT_ENVIRONMENT, CliError, of_problem
 from matih_ray.errors import MatihError
+from matih_ray.model.connector import ConnectorTest
 from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.run import SliceRecord
 from matih_ray.model.unit import EndpointUnitDescriptor
@@ -106,6 +108,50 @@ class ControlClient:
         path = f"/endpoints/{endpoint.endpoint_id}/collect"
         response = self._send("POST", path, query={"pattern": pattern})
         return self._value(CollectedBody, response)
+
+    # connectors
+
+    def connector(self, reference: str) -> ConnectorBody:
+        """The connector of that name, or else with that id."""
+        path = f"/connectors/{self.endpoint(reference).endpoint_id}"
+        return self._get(ConnectorBody, path)
+
+    def connectors(self) -> Iterator[ConnectorBody]:
+        """All connectors, ordered by name."""
+        return self._pages(PageBody[ConnectorBody], "/connectors", {})
+
+    def create_connector(self, draft: dict[str, JsonValue], key: str) -> ConnectorBody:
+        """Test and save a connector, once per key."""
+        response = self._send("POST", "/connectors", body=draft, headers={"Idempotency-Key": key})
+        return self._value(ConnectorBody, response)
+
+    def delete_connector(self, connector: ConnectorBody) -> None:
+        """Delete a connector."""
+        self._send("DELETE", f"/connectors/{connector.id}")
+
+    def test_connector(self, connector: ConnectorBody) -> ConnectorTest:
+        """Test a connector."""
+        return self._post(ConnectorTest, f"/connectors/{connector.id}/test")
+
+    def discover(self, connector: ConnectorBody) -> ConnectorBody:
+        """Start a discovery."""
+        return self._post(ConnectorBody, f"/connectors/{connector.id}/discover")
+
+    def schemas(self, connector: ConnectorBody) -> Iterator[SchemaBody]:
+        """Discovered schemas; one that is on two pages comes twice."""
+        path = f"/connectors/{connector.id}/schemas"
+        page = self._get(SchemasBody, path, {"limit": PAGE_ITEMS})
+        for _ in range(MAX_PAGES):
+            yield from page.schemas
+            if page.next is None:
+                return
+            page = self._value(SchemasBody, self._send("GET", path + page.next))
+
+    def rotate(self, connector: ConnectorBody, credentials: dict[str, JsonValue]) -> ConnectorBody:
+        """Replace a connector's credentials."""
+        path = f"/connectors/{connector.id}/credentials"
+        response = self._send("PUT", path, body={"credentials": credentials})
+        return self._value(ConnectorBody, response)
 
     # units
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from typing import Annotated
 
 import typer
 
-from matih_ray.cli.client import ControlClient
-from matih_ray.cli.failures import EXIT_CALLER, EXIT_ENVIRONMENT, EXIT_NO, CliError
+from matih_ray.cli.failures import EXIT_NO
 from matih_ray.cli.options import (
     EndpointArgument,
     JsonOption,
@@ -20,13 +16,11 @@ from matih_ray.cli.options import (
     pairs,
 )
 from matih_ray.cli.output import Output, note
-from matih_ray.model.value import JsonValue
+from matih_ray.cli.secrets import asked_secrets
 
 app = typer.Typer(
     no_args_is_help=True, help="Endpoints: configured connectors.", rich_markup_mode=None
 )
-
-SECRET_PREFIX = "MATIH_SECRET_"  # noqa: S105 the name of a variable
 
 
 @app.command("add")
@@ -51,11 +45,7 @@ def add(
     """
     client = client_of(context)
     configuration = pairs(config, "--config")
-    secrets: dict[str, JsonValue] = {}
-    for field in _secret_fields(client, type_):
-        secret = _secret(field, ask=ask)
-        if secret:
-            secrets[field] = secret
+    secrets = asked_secrets(client, type_, ask=ask)
     created = client.create_endpoint(
         {"name": name, "type": type_, "config": configuration, "secrets": secrets}
     )
@@ -153,30 +143,3 @@ def delete(context: typer.Context, endpoint: EndpointArgument, *, yes: YesOption
     confirm(f"Delete endpoint {found.name} and its checkpoints?", yes=yes)
     client.delete_endpoint(found)
     Output(as_json=False).line(f"deleted {found.name}")
-
-
-def _secret_fields(client: ControlClient, type_: str) -> tuple[str, ...]:
-    for kind in ("sources", "sinks"):
-        for plugin in client.plugins(kind):
-            if plugin.name != type_:
-                continue
-            if not plugin.available:
-                raise CliError(plugin.needs or f"{type_} is not available", EXIT_ENVIRONMENT)
-            return plugin.secret_fields
-    raise CliError(f"the control API knows no connector type {type_!r}", EXIT_CALLER)
-
-
-def _secret(field: str, *, ask: bool) -> str | None:
-    variable = SECRET_PREFIX + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", field).upper()
-    if variable in os.environ:
-        return os.environ[variable]
-    if ask and sys.stdin.isatty():
-        answer: str = typer.prompt(
-            f"{field} (hidden, empty for none)",
-            default="",
-            hide_input=True,
-            show_default=False,
-            err=True,
-        )
-        return answer
-    return None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
+from urllib.parse import urlsplit
 
 from matih_ray.control.ports import Ports
 from matih_ray.errors import NotFoundError
 from matih_ray.model.ids import EndpointId, SinkId, TenantId
+from matih_ray.model.value import JsonValue
 from matih_ray.sinks.base import SinkEndpoint
 from matih_ray.sources.base import EndpointSpec, SourceEndpoint
+from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.state.base import EndpointRecord
 
 DEFAULT_SINK = SinkId("iceberg")
+# Configuration fields that are URLs of the source.
+_URL_FIELDS = ("baseUrl", "url", "endpointOverride", "authUrl")
 
 
 def endpoint_spec(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) -> EndpointSpec:
@@ -38,6 +44,53 @@ def endpoint_spec(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) ->
     )
 
 
+def source_of(ports: Ports, record: EndpointRecord) -> SourceEndpoint:
+    """The runtime object of a connector that need not be stored yet; the caller closes it.
+
+    Raises:
+        NotFoundError: Its credentials are gone.
+    """
+    spec = EndpointSpec(
+        tenant_id=record.tenant_id,
+        endpoint_id=record.endpoint_id,
+        name=record.name,
+        type=record.type,
+        config=record.config,
+        secrets=_secrets(ports, record),
+    )
+    return _built_source(ports, spec)
+
+
+def addresses_of(config: Mapping[str, JsonValue]) -> list[tuple[str, int]]:
+    """Every host and port that a configuration names, the source's own first.
+
+    Directly, as further members of a cluster, or as the URLs of an API and of its tokens.
+    """
+    found: list[tuple[str, int]] = []
+    host, port = config.get("host"), config.get("port")
+    if isinstance(host, str) and isinstance(port, int):
+        found.append((host, port))
+    for name in _URL_FIELDS:
+        url = config.get(name)
+        if isinstance(url, str) and (parts := urlsplit(url)).hostname:
+            default = 80 if parts.scheme == "http" else 443
+            found.append((str(parts.hostname), parts.port or default))
+    more = config.get("hosts")
+    for member in more if isinstance(more, list) else ():
+        name, _, digits = str(member).rpartition(":")
+        if digits.isdigit():
+            found.append((name, int(digits)))
+    return found
+
+
+def _built_source(ports: Ports, spec: EndpointSpec) -> SourceEndpoint:
+    """The check of the host is repeated for every use, since names may come to mean others."""
+    policy = HostPolicy.of(ports.settings)
+    for address in addresses_of(spec.config):
+        policy.resolve_allowed(*address)
+    return cast("SourceEndpoint", ports.registry.resolve("sources", spec.type)(spec))
+
+
 def _secrets(ports: Ports, record: EndpointRecord) -> dict[str, str]:
     if record.credential_name is None:
         return {}
@@ -45,9 +98,14 @@ def _secrets(ports: Ports, record: EndpointRecord) -> dict[str, str]:
 
 
 def build_source(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) -> SourceEndpoint:
-    """The runtime object of a connector; the caller closes it."""
-    spec = endpoint_spec(ports, tenant_id, endpoint_id)
-    return cast("SourceEndpoint", ports.registry.resolve("sources", spec.type)(spec))
+    """The runtime object of a connector; the caller closes it.
+
+    Raises:
+        NotFoundError: No such endpoint, or its credentials are gone.
+        HostNotAllowedError: The operator does not allow sources where it points to.
+        DnsResolutionError: Its host name cannot be resolved.
+    """
+    return _built_source(ports, endpoint_spec(ports, tenant_id, endpoint_id))
 
 
 def build_sink(ports: Ports, tenant_id: TenantId, sink_id: SinkId) -> SinkEndpoint:

@@ -65,6 +65,16 @@ def collect_catalog(
     """
     authorize(principal, Action.CONNECT, tenant_id)
     source_type(ports, ports.metadata.get_endpoint(tenant_id, endpoint_id))
+    return collect_units(ports, tenant_id, endpoint_id, pattern=pattern)
+
+
+def collect_units(
+    ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId, *, pattern: str | None = None
+) -> CollectedCatalog:
+    """`collect_catalog` for callers that have been authorized.
+
+    Raises: As `collect_catalog`.
+    """
     source = build_source(ports, tenant_id, endpoint_id)
     units: list[EndpointUnitDescriptor] = []
     skipped: list[SkippedUnit] = []
@@ -119,7 +129,7 @@ def list_units(
         )
     matching = (
         unit
-        for unit in _catalogued(ports, tenant_id, endpoint_id)
+        for unit in catalogued(ports, tenant_id, endpoint_id)
         if fnmatchcase(unit.unit_id, pattern)
     )
     return page_of(lambda start, count: list(islice(matching, start, start + count)), offset, limit)
@@ -157,9 +167,10 @@ def _listed(
         offset += len(page)
 
 
-def _catalogued(
+def catalogued(
     ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId
 ) -> Iterator[EndpointUnitDescriptor]:
+    """The whole catalog of an endpoint, ordered by id, read page by page."""
     offset = 0
     while offset <= MAX_UNITS:
         page = ports.metadata.list_units(tenant_id, endpoint_id, offset=offset, limit=MAX_PAGE_ROWS)

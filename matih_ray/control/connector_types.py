@@ -85,9 +85,24 @@ def checked_config(type_: ConnectorType, config: Mapping[str, JsonValue]) -> dic
     Raises:
         ValidationError: A field is wrong or unknown, or holds a secret; no value is repeated.
     """
+    refuse_secrets(type_, config, "config")
+    try:
+        return type_.config_model.from_json(dict(config)).to_dict()
+    except ValidationError as error:
+        raise ValidationError(
+            f"config of {type_.name}: {error.message}", field=f"config.{error.context['field']}"
+        ) from None
+
+
+def refuse_secrets(type_: ConnectorType, document: Mapping[str, JsonValue], root: str) -> None:
+    """Do nothing if nothing in the document looks like a secret; `root` names it in errors.
+
+    Raises:
+        ValidationError: Names the field; its value is not repeated.
+    """
     fields = type_.config_model.model_fields
     declared = set(fields) | {info.alias for info in fields.values()}
-    for path, value in _nodes(dict(config), ("config",)):
+    for path, value in _nodes(dict(document), (root,)):
         # some fields may be given either way, such as a URI with or without a password in it
         secret_name = path[-1] in type_.secret_fields or is_secret_name(path[-1])
         names_secret = secret_name and path[-1] not in declared
@@ -97,12 +112,6 @@ def checked_config(type_: ConnectorType, config: Mapping[str, JsonValue]) -> dic
                 f"(this type has: {', '.join(type_.secret_fields) or 'none'})",
                 field=".".join(path),
             )
-    try:
-        return type_.config_model.from_json(dict(config)).to_dict()
-    except ValidationError as error:
-        raise ValidationError(
-            f"config of {type_.name}: {error.message}", field=f"config.{error.context['field']}"
-        ) from None
 
 
 def checked_secrets(type_: ConnectorType, secrets: Mapping[str, str]) -> dict[str, str]:

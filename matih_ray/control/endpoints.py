@@ -27,12 +27,13 @@ from matih_ray.control.connector_types import (
 from matih_ray.control.pages import Page, page_of
 from matih_ray.control.ports import Ports
 from matih_ray.control.streams import unit_states
+from matih_ray.control.tiers import connector_limit
 from matih_ray.errors import ConflictError, MatihError, StateConflictError
 from matih_ray.model.ids import EndpointId, TenantId
 from matih_ray.model.run import RunState
 from matih_ray.model.value import JsonValue, Value
 from matih_ray.sources.base import ConnectionTest
-from matih_ray.state.base import EndpointRecord
+from matih_ray.state.base import EndpointLimit, EndpointRecord
 
 MAX_NAME_CHARS = 100
 # Names become parts of table names and of file paths.
@@ -41,7 +42,8 @@ _BAD_NAME = re.compile(r"[\x00-\x1f\x7f/\\]|^\s|\s$|^\.")
 log = structlog.get_logger(__name__)
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """A name that tables and files can be called after. Raises `ValueError`."""
     if _BAD_NAME.search(name):
         raise ValueError("no control characters, slashes, outer spaces or leading dot")
     return name
@@ -51,7 +53,7 @@ class EndpointDraft(Value):
     """A new endpoint. `secrets` never come back; `config` must not hold any."""
 
     name: Annotated[
-        str, Field(min_length=1, max_length=MAX_NAME_CHARS), AfterValidator(_checked_name)
+        str, Field(min_length=1, max_length=MAX_NAME_CHARS), AfterValidator(checked_name)
     ]
     type: Annotated[str, Field(description="Connector type, such as POSTGRESQL")]
     config: dict[str, JsonValue]
@@ -78,6 +80,7 @@ def create_endpoint(
     Raises:
         ValidationError: Type, configuration or secrets are wrong.
         ConflictError: The tenant has an endpoint of that name.
+        PlanLimitError: The tenant's plan does not allow it.
     """
     authorize(principal, Action.CONNECT, tenant_id)
     type_ = connector_type(ports, draft.type)
@@ -91,7 +94,8 @@ def create_endpoint(
         created_at=now,
         updated_at=now,
     )
-    return _stored(ports, type_, record, draft.secrets)
+    limit = connector_limit(ports, tenant_id, type_.name) if type_.kind == "sources" else None
+    return _stored(ports, type_, record, draft.secrets, limit)
 
 
 def update_endpoint(
@@ -206,17 +210,23 @@ def check_endpoint(
 
 
 def _stored(
-    ports: Ports, type_: ConnectorType, record: EndpointRecord, secrets: Mapping[str, SecretStr]
+    ports: Ports,
+    type_: ConnectorType,
+    record: EndpointRecord,
+    secrets: Mapping[str, SecretStr],
+    limit: EndpointLimit | None = None,
 ) -> EndpointRecord:
     """Store the secrets, then the record that names them; no secrets are left if that fails."""
     plain = {name: secret.get_secret_value() for name, secret in secrets.items()}
     checked = checked_secrets(type_, plain)
     if not checked:
-        return ports.metadata.put_endpoint(record)
+        return ports.metadata.put_endpoint(record, limit)
     name = f"endpoint-{record.endpoint_id}-{ports.new_id()}"
     ports.credentials.put(record.tenant_id, name, checked)
     try:
-        return ports.metadata.put_endpoint(record.model_copy(update={"credential_name": name}))
+        return ports.metadata.put_endpoint(
+            record.model_copy(update={"credential_name": name}), limit
+        )
     except MatihError:
         _discard(ports, record.tenant_id, name)
         raise

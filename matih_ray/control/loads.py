@@ -8,7 +8,7 @@ from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.building import DEFAULT_SINK, build_source
 from matih_ray.control.ports import Ports
 from matih_ray.control.streams import check_sink, stored_checkpoint, stream_of
-from matih_ray.errors import ValidationError
+from matih_ray.errors import ConflictError, ValidationError
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.ids import EndpointId, SinkId, TenantId, UnitId
 from matih_ray.model.plan import IngestionPlan
@@ -44,9 +44,15 @@ def checked_load(ports: Ports, tenant_id: TenantId, request: LoadRequest) -> Loa
     Raises:
         NotFoundError: No such endpoint.
         UnknownUnitError: The unit is not in the endpoint's catalog.
+        ConflictError: The endpoint is disabled.
         ValidationError: Sink, staging provider or policy do not fit.
     """
     endpoint = ports.metadata.get_endpoint(tenant_id, request.endpoint_id)
+    if not endpoint.enabled:
+        raise ConflictError(
+            f"connector {endpoint.name} is disabled; set its status to ACTIVE first",
+            endpoint_id=endpoint.endpoint_id,
+        )
     stream = stream_of(ports, endpoint, request.unit_id, request.sink_id)
     unit = ports.metadata.get_unit(tenant_id, request.endpoint_id, request.unit_id)
     check_sink(ports, tenant_id, request.sink_id)

@@ -14,6 +14,8 @@ Item = TypeVar("Item")
 DEFAULT_PAGE_ROWS = 100
 # Below the stores' own limit, so that one row more can be asked for to know whether more exist.
 MAX_PAGE_ITEMS = 500
+# More than any listing has; databases count in 64 bits, and JSON numbers have no end.
+MAX_OFFSET = 1_000_000_000
 assert MAX_PAGE_ITEMS < MAX_PAGE_ROWS  # noqa: S101 a fact about two constants
 
 
@@ -33,8 +35,8 @@ def page_of(fetch: Callable[[int, int], Sequence[Item]], offset: int, limit: int
     Raises:
         ValidationError: `offset` or `limit` is out of range; context names the field.
     """
-    if offset < 0:
-        raise ValidationError(f"offset is {offset}; it starts at 0", field="offset")
+    if not 0 <= offset <= MAX_OFFSET:
+        raise ValidationError(f"offset must be 0 to {MAX_OFFSET}", field="offset")
     if not 1 <= limit <= MAX_PAGE_ITEMS:
         raise ValidationError(
             f"limit is {limit}; a page has 1 to {MAX_PAGE_ITEMS} items", field="limit"

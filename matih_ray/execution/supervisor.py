@@ -1,5 +1,5 @@
 """The supervisor: finds runs whose planner has died, and hands them to a living one.
-It also restarts planners whose process hangs.
+It also restarts planners whose process hangs, and lets connectors be tested when they are due.
 
 One detached actor a cluster, restarted by Ray. It decides nothing about a run: it only launches,
 and launching a run that has a living owner does nothing.
@@ -16,6 +16,7 @@ import ray
 import structlog
 
 from matih_ray.errors import MatihError
+from matih_ray.execution.health_sweep import sweep_connectors
 from matih_ray.execution.launcher import RayLauncher
 from matih_ray.execution.worker import process_ports
 from matih_ray.settings import Settings
@@ -23,6 +24,9 @@ from matih_ray.settings import Settings
 # A planner answers at once unless its process is stopped or its machine is out of memory. Much
 # longer than a sweep, since a kill costs all runs of the planner a relaunch.
 UNRESPONSIVE_AFTER_S = 60.0
+
+# How often the supervisor looks for connectors whose health check is due.
+CHECK_EVERY_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +40,7 @@ class Supervisor:
         self._planners = RayLauncher(settings)
         self._pings: dict[int, tuple[Any, float]] = {}  # planner -> (answer, asked at, s)
         threading.Thread(target=self._sweep_forever, name="sweep", daemon=True).start()
+        threading.Thread(target=self._check_forever, name="health", daemon=True).start()
 
     def ping(self) -> str:
         """Tell that the actor is up."""
@@ -74,6 +79,17 @@ class Supervisor:
             except (MatihError, ray.exceptions.RayError) as error:
                 log.warning("sweep_failed", detail=str(error))
             time.sleep(self._settings.orphan_after_s / 2)
+
+    def _check_forever(self) -> None:
+        """Apart from the other sweep: connectors may hang, and lost runs must not wait for them."""
+        while True:
+            found = 0
+            try:
+                found = sweep_connectors(self._settings, self._ports)
+            except (MatihError, ray.exceptions.RayError) as error:
+                log.warning("health_checks_failed", detail=str(error))
+            if found == 0:
+                time.sleep(min(CHECK_EVERY_S, self._settings.connector_check_s / 10))
 
 
 def supervisor_options() -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from matih_ray.model.checkpoint import StreamKey
+from matih_ray.model.connector import ConnectorState, Notification
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
 from matih_ray.model.run import RunRecord, RunRequest, RunState, SliceRecord
 from matih_ray.model.unit import EndpointUnitDescriptor
@@ -15,6 +16,8 @@ from matih_ray.model.value import JsonValue, Value
 
 # Largest page of any listing; keeps one answer under about a megabyte.
 MAX_PAGE_ROWS = 1000
+# Notifications kept for a tenant: months of a badly kept platform.
+MAX_NOTIFICATIONS = 1000
 
 
 class EndpointRecord(Value):
@@ -26,9 +29,20 @@ class EndpointRecord(Value):
     type: str
     config: dict[str, JsonValue]
     credential_name: str | None = None
+    enabled: bool = True
+    # facts for people that the connector type does not know: default schema, region, owner
+    attributes: dict[str, JsonValue] = {}
     created_at: datetime
     updated_at: datetime
     version: int = 0
+
+
+class EndpointLimit(Value):
+    """How many endpoints of certain types a tenant may have, and the name of the plan for it."""
+
+    plan: str
+    types: frozenset[str]
+    max_endpoints: int
 
 
 class UnitStateRecord(Value):
@@ -79,7 +93,18 @@ class KeyValueStore(Protocol):
 class CredentialStore(Protocol):
     """Secrets by (tenant, name). Values never appear in `repr`, errors or logs."""
 
-    def put(self, tenant_id: TenantId, name: str, secrets: Mapping[str, str]) -> None: ...
+    def put(
+        self,
+        tenant_id: TenantId,
+        name: str,
+        secrets: Mapping[str, str],
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """Store secrets under a name, in place of earlier ones.
+
+        `labels` are for people who look at the store and are no secrets; a store without a place
+        for them leaves them out.
+        """
 
     def get(self, tenant_id: TenantId, name: str) -> dict[str, str]:
         """Raises `NotFoundError` when there is none of that name."""
@@ -91,12 +116,17 @@ class MetadataStore(Protocol):
     """Endpoints, catalog, run ledger and unit states."""
 
     # endpoints
-    def put_endpoint(self, record: EndpointRecord) -> EndpointRecord:
+    def put_endpoint(
+        self, record: EndpointRecord, limit: EndpointLimit | None = None
+    ) -> EndpointRecord:
         """Insert (version 0) or replace by compare-and-set; returns it with its new version.
+
+        An insert counts against the limit, however many are made at once.
 
         Raises:
             StateConflictError: Somebody else changed it.
             ConflictError: Another endpoint of the tenant has this name.
+            PlanLimitError: The tenant has as many as its plan allows.
         """
 
     def get_endpoint(self, tenant_id: TenantId, endpoint_id: EndpointId) -> EndpointRecord:
@@ -105,11 +135,52 @@ class MetadataStore(Protocol):
     def find_endpoint(self, tenant_id: TenantId, name: str) -> EndpointRecord | None: ...
 
     def list_endpoints(
-        self, tenant_id: TenantId, *, offset: int = 0, limit: int = 100
-    ) -> list[EndpointRecord]: ...
+        self,
+        tenant_id: TenantId,
+        *,
+        types: Collection[str] | None = None,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[EndpointRecord]:
+        """A page of endpoints, of these types only if given, ordered by name."""
 
     def delete_endpoint(self, tenant_id: TenantId, endpoint_id: EndpointId) -> None:
         """Remove an endpoint and its catalog; its runs stay in the ledger."""
+
+    # what is known about connectors
+    def get_connector_state(
+        self, tenant_id: TenantId, endpoint_id: EndpointId
+    ) -> ConnectorState | None:
+        """None if it was never tested."""
+
+    def list_connector_states(
+        self, tenant_id: TenantId, endpoint_ids: Sequence[EndpointId]
+    ) -> dict[EndpointId, ConnectorState]:
+        """The states of these endpoints, as far as there are any; at most a page of them."""
+
+    def put_connector_state(self, state: ConnectorState) -> ConnectorState:
+        """Insert (version 0) or replace by compare-and-set; returns it with its new version.
+
+        Raises:
+            StateConflictError: Somebody else changed it.
+            NotFoundError: The endpoint is gone.
+        """
+
+    def find_due_connectors(
+        self, types: Collection[str], at: datetime, limit: int = 100
+    ) -> list[EndpointRecord]:
+        """Endpoints of these types, of all tenants, whose health check is due; longest due first.
+
+        Those without a state are due. For the supervisor; a caller's listings are by tenant.
+        """
+
+    def put_notification(self, notification: Notification) -> None:
+        """Store it; harmless to repeat. The oldest beyond `MAX_NOTIFICATIONS` are dropped."""
+
+    def list_notifications(
+        self, tenant_id: TenantId, *, offset: int = 0, limit: int = 100
+    ) -> list[Notification]:
+        """A page of notifications, newest first."""
 
     # catalog
     def replace_units(

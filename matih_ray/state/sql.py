@@ -10,12 +10,21 @@ from sqlalchemy import URL
 
 from matih_ray.state.engine import Database, open_database
 from matih_ray.state.migrate import upgrade
+from matih_ray.state.sql_connectors import SqlConnectorStates, SqlNotifications
 from matih_ray.state.sql_endpoints import SqlCatalog, SqlEndpoints
 from matih_ray.state.sql_runs import SqlRuns
 from matih_ray.state.sql_units import SqlSlices, SqlUnitStates
 
 
-class SqlMetadataStore(SqlEndpoints, SqlCatalog, SqlRuns, SqlSlices, SqlUnitStates):
+class SqlMetadataStore(
+    SqlEndpoints,
+    SqlConnectorStates,
+    SqlNotifications,
+    SqlCatalog,
+    SqlRuns,
+    SqlSlices,
+    SqlUnitStates,
+):
     """Endpoints, catalog, run ledger and unit states in one database; safe to share by threads."""
 
     @property

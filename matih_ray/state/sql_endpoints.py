@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from matih_ray.errors import (
     ConflictError,
     MatihError,
     NotFoundError,
+    PlanLimitError,
     StateConflictError,
     UnknownUnitError,
     ValidationError,
 )
 from matih_ray.model.ids import EndpointId, TenantId, UnitId
 from matih_ray.model.unit import EndpointUnitDescriptor
-from matih_ray.state.base import EndpointRecord
+from matih_ray.state.base import EndpointLimit, EndpointRecord
 from matih_ray.state.names import check_page
 from matih_ray.state.sql_part import SqlPart, stored_value
 from matih_ray.state.tables import catalog_dataset, endpoints
@@ -28,11 +29,14 @@ _ENDPOINT_COLUMNS = {"tenant_id", "endpoint_id", "name", "version"}
 class SqlEndpoints(SqlPart):
     """Connectors as stored; see `MetadataStore` for each method."""
 
-    def put_endpoint(self, record: EndpointRecord) -> EndpointRecord:
+    def put_endpoint(
+        self, record: EndpointRecord, limit: EndpointLimit | None = None
+    ) -> EndpointRecord:
         """Insert (version 0) or replace by compare-and-set; returns it with its new version."""
         after = record.version + 1
         values = {
             "name": record.name,
+            "type": record.type,
             "document": record.model_dump_json(by_alias=True, exclude=_ENDPOINT_COLUMNS),
             "version": after,
         }
@@ -41,6 +45,8 @@ class SqlEndpoints(SqlPart):
             "store the endpoint", violated=lambda: self._endpoint_conflict(record)
         ) as connection:
             if record.version == 0:
+                if limit is not None:
+                    self._check_limit(connection, record, limit)
                 connection.execute(insert(endpoints).values(**key, **values))
             else:
                 changed = connection.execute(
@@ -52,6 +58,26 @@ class SqlEndpoints(SqlPart):
                 if changed.rowcount == 0:
                     raise _changed(record)
         return record.model_copy(update={"version": after})
+
+    def _check_limit(
+        self, connection: Connection, record: EndpointRecord, limit: EndpointLimit
+    ) -> None:
+        """Count what the tenant has; whoever else inserts for it waits for this transaction."""
+        if not self._database.is_sqlite:  # there a write transaction is alone anyway
+            lock = func.hashtextextended(f"endpoints of {record.tenant_id}", 0)
+            connection.execute(select(func.pg_advisory_xact_lock(lock)))
+        counted = connection.scalar(
+            select(func.count())
+            .select_from(endpoints)
+            .where(endpoints.c.tenant_id == record.tenant_id, endpoints.c.type.in_(limit.types))
+        )
+        if (counted or 0) >= limit.max_endpoints:
+            raise PlanLimitError(
+                f"the {limit.plan} plan allows {limit.max_endpoints} connectors and there are "
+                f"{counted}; delete one or upgrade the plan",
+                plan=limit.plan,
+                max_connectors=limit.max_endpoints,
+            )
 
     def _endpoint_conflict(self, record: EndpointRecord) -> MatihError:
         other = self.find_endpoint(record.tenant_id, record.name)
@@ -70,7 +96,7 @@ class SqlEndpoints(SqlPart):
             row = connection.execute(query).one_or_none()
         if row is None:
             raise _no_endpoint(endpoint_id)
-        return _endpoint(row)
+        return endpoint_of(row)
 
     def find_endpoint(self, tenant_id: TenantId, name: str) -> EndpointRecord | None:
         """The endpoint of this name, if there is one."""
@@ -79,10 +105,15 @@ class SqlEndpoints(SqlPart):
         )
         with self._database.read("find the endpoint") as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else _endpoint(row)
+        return None if row is None else endpoint_of(row)
 
     def list_endpoints(
-        self, tenant_id: TenantId, *, offset: int = 0, limit: int = 100
+        self,
+        tenant_id: TenantId,
+        *,
+        types: Collection[str] | None = None,
+        offset: int = 0,
+        limit: int = 100,
     ) -> list[EndpointRecord]:
         """A page of endpoints, ordered by name."""
         check_page(offset, limit)
@@ -93,8 +124,10 @@ class SqlEndpoints(SqlPart):
             .offset(offset)
             .limit(limit)
         )
+        if types is not None:
+            query = query.where(endpoints.c.type.in_(types))
         with self._database.read("list the endpoints") as connection:
-            return [_endpoint(row) for row in connection.execute(query)]
+            return [endpoint_of(row) for row in connection.execute(query)]
 
     def delete_endpoint(self, tenant_id: TenantId, endpoint_id: EndpointId) -> None:
         """Remove an endpoint and its catalog; its runs stay. Raises `NotFoundError`."""
@@ -195,7 +228,8 @@ def _hold_endpoint(connection: Connection, tenant_id: TenantId, endpoint_id: End
         raise _no_endpoint(endpoint_id)
 
 
-def _endpoint(row: Row[Any]) -> EndpointRecord:
+def endpoint_of(row: Row[Any]) -> EndpointRecord:
+    """The record of a row of `endpoints`."""
     return stored_value(
         EndpointRecord,
         row.document,

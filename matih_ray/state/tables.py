@@ -103,7 +103,35 @@ endpoints = Table(
     _name("name"),
     Column("document", Text, nullable=False),
     Column("version", BigInteger, nullable=False),
+    _name("type", nullable=True),  # always set; software of revision 0001 knows nothing of it
     Index("uq_endpoints_tenant_id_name", "tenant_id", "name", unique=True),
+)
+
+# Apart from `endpoints`: every test changes it, and must not outdate a version that a caller holds.
+connector_states = Table(
+    "connector_states",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    _name("endpoint_id", primary_key=True),
+    Column("due_at", UtcTime),
+    Column("document", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("ix_connector_states_due_at", "due_at"),
+    ForeignKeyConstraint(
+        ["tenant_id", "endpoint_id"],
+        ["endpoints.tenant_id", "endpoints.endpoint_id"],
+        ondelete="CASCADE",
+    ),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    _name("notification_id", primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("document", Text, nullable=False),
+    Index("ix_notifications_tenant_id_created_at", "tenant_id", "created_at"),
 )
 
 catalog_dataset = Table(

@@ -98,9 +98,10 @@ def open_lab(
     launcher: RecordingLauncher,
     limits: Limits | None = None,
     registry: Registry | None = None,
+    **changes: str,
 ) -> Iterator[Lab]:
-    """A lab for as long as a fixture lives."""
-    settings = Settings(home=home)
+    """A lab for as long as a fixture lives; `changes` are settings."""
+    settings = Settings.model_validate({"home": home, **changes})
     stores = open_stores(settings)
     ports = Ports(
         settings=settings,

@@ -14,6 +14,16 @@ ROUTES = {
     ("GET", "/health"): PUBLIC,
     ("GET", "/health/ready"): PUBLIC,
     ("GET", "/plugins"): READ,
+    ("POST", "/connectors"): WRITE,
+    ("GET", "/connectors"): READ,
+    ("GET", "/connectors/{connectorId}"): READ,
+    ("PUT", "/connectors/{connectorId}"): WRITE,
+    ("DELETE", "/connectors/{connectorId}"): WRITE,
+    ("POST", "/connectors/{connectorId}/test"): WRITE,
+    ("POST", "/connectors/{connectorId}/discover"): WRITE,
+    ("GET", "/connectors/{connectorId}/schemas"): READ,
+    ("PUT", "/connectors/{connectorId}/credentials"): WRITE,
+    ("GET", "/notifications"): READ,
     ("POST", "/endpoints"): WRITE,
     ("GET", "/endpoints"): READ,
     ("GET", "/endpoints/{endpointId}"): READ,
@@ -40,6 +50,9 @@ TENANT_ROUTES = [
     if path not in ("/health", "/health/ready", "/plugins")
 ]
 BODIES = {
+    ("POST", "/connectors"): {"name": "new", "type": "MEMORY"},
+    ("PUT", "/connectors/{connectorId}"): {},
+    ("PUT", "/connectors/{connectorId}/credentials"): {"credentials": {"password": "p"}},
     ("POST", "/endpoints"): {"name": "new", "type": "MEMORY", "config": {}},
     ("PUT", "/endpoints/{endpointId}"): {"config": {}},
     ("POST", "/plans"): {"endpointId": "-", "unitId": "public.orders"},
@@ -60,7 +73,12 @@ def test_the_table_names_every_route(lab: Lab):
 
 
 def send(lab: Lab, method: str, path: str, endpoint_id: str, run_id: str, tenant: str, **headers):
-    ids = {"endpointId": endpoint_id, "runId": run_id, "unitId": "public.orders"}
+    ids = {
+        "connectorId": endpoint_id,
+        "endpointId": endpoint_id,
+        "runId": run_id,
+        "unitId": "public.orders",
+    }
     body = BODIES.get((method, path))
     if body is not None:
         body = {

@@ -6,12 +6,16 @@ import pytest
 from fastapi.routing import APIRoute
 
 from matih_ray.api.wire import PROBLEM_MEDIA_TYPE
+from matih_ray.control.connectors import ConnectorChange, ConnectorDraft, CredentialsChange
 from matih_ray.control.endpoints import EndpointChange, EndpointDraft
 from matih_ray.control.loads import LoadRequest
 from tests.api.lab import Lab
 
 PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 BODIES = {
+    "createConnector": ConnectorDraft,
+    "updateConnector": ConnectorChange,
+    "rotateCredentials": CredentialsChange,
     "createEndpoint": EndpointDraft,
     "updateEndpoint": EndpointChange,
     "plan": LoadRequest,

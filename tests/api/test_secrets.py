@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import httpx
 import pytest
@@ -66,3 +69,70 @@ def test_secrets_are_nowhere_but_in_the_credential_store(lab: Lab, log: io.Strin
             for path in lab.ports.settings.home.rglob("*")
             if path.is_file() and secret.encode() in path.read_bytes()
         ]
+
+
+# What JSON, SQL, URLs, shells, regular expressions and formats each treat in their own way.
+NASTY = [
+    "quote'\"quote-never-shown",
+    "back\\slash\\n-never-shown",
+    "per%20cent%s{braces}-never-shown",
+    "ünïcödé-密码-never-shown",
+    "a b\tc-never-shown",
+    "postgresql://u:p@h/d?never-shown",
+]
+
+
+def forms_of(secret: str) -> set[str]:
+    """How a secret could be written down."""
+    return {
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        quote(secret),
+        quote_plus(secret),
+        repr(secret)[1:-1],
+        base64.b64encode(secret.encode()).decode(),
+    }
+
+
+@pytest.mark.parametrize("secret", NASTY)
+def test_a_connectors_credentials_are_nowhere_but_in_their_store(
+    lab: Lab, log: io.StringIO, secret: str
+):
+    answers = []
+
+    def call(method: str, path: str, **kwargs) -> httpx.Response:
+        answers.append(lab.call(method, path, **kwargs))
+        return answers[-1]
+
+    credentials = {"username": "reader", "password": secret, "clientKey": secret}
+    for name, metadata in (
+        ("good", {"tables": {"public.t": 10}}),
+        ("shut", {"failsAt": "test"}),
+        ("half", {"tables": {"public.t": 10}, "failsAt": "describe"}),
+    ):
+        draft = {"name": name, "type": "MEMORY", "credentials": credentials, "metadata": metadata}
+        call("POST", "/connectors", json=draft, headers={"Idempotency-Key": name})
+        call("POST", "/connectors", json={**draft, "metadata": {"password": secret}})
+        call("POST", "/connectors", json={**draft, "credentials": {"passwort": secret}})
+    listed = call("GET", "/connectors").json()["items"]
+    assert [item["name"] for item in listed] == ["good", "half"]
+    for item in listed:
+        path = f"/connectors/{item['id']}"
+        call("GET", path)
+        call("POST", f"{path}/test")
+        call("POST", f"{path}/discover")
+        call("GET", f"{path}/schemas?columns=true")
+        call("PUT", f"{path}/credentials", json={"credentials": {"password": secret}})
+        call("PUT", path, json={"metadata": {"failsAt": "test"}, "credentials": credentials})
+    run_id = lab.start(listed[0]["id"], "public.t").json()["runId"]
+    call("GET", f"/runs/{run_id}")
+    call("GET", "/notifications")
+    written = [answer.text for answer in answers] + [log.getvalue()]
+    written += [
+        path.read_bytes().decode(errors="replace")
+        for path in lab.ports.settings.home.rglob("*")
+        if path.is_file()
+    ]
+    for form in forms_of(secret):
+        assert [text for text in written if form in text] == []
