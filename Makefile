@@ -32,7 +32,7 @@ export DO_NOT_TRACK = 1
 export RUNTIME__DLTHUB_TELEMETRY = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty clean
+.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-connectors clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -89,6 +89,9 @@ bench-scale: $(SETUP) ## time per row and memory at SCALE=1 against SCALE=10
 
 bench-empty: $(SETUP) ## an incremental run that finds nothing, and 100 of them at once
 	@REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.empty
+
+bench-connectors: $(SETUP) ## health checks of many connectors, and listings meanwhile: CONNECTORS=1000
+	@CONNECTORS=$(CONNECTORS) $(BIN)/python -m tests.benchmarks.connectors
 
 clean: ## remove the environments and caches
 	rm -rf .venv .uv .bench-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
