@@ -23,6 +23,9 @@ class Limits:
     body_bytes: int = 1024 * 1024
     # A caller waits for an answer; a source that needs longer to log in is not usable.
     test_s: float = 30.0
+    # A connector's test has a deadline of its own (30 s), after which the connector is saved or
+    # taken back: the answer must say which, so it waits for that.
+    connector_s: float = 60.0
     # A small database is discovered while its creator waits, a large one behind his back.
     discovery_wait_s: float = 10.0
     # Statistics are read in milliseconds, an exact count on request scans an index.

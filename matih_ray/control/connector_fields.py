@@ -9,7 +9,7 @@ and in the configuration, which is what sources are built from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -53,32 +53,28 @@ class StoredParts:
 def stored_parts(
     type_: ConnectorType,
     settings: ConnectorSettings,
-    credentials: Mapping[str, SecretStr] | None,
-    before: Mapping[str, JsonValue] | None = None,
+    credentials: Mapping[str, SecretStr],
+    kept: Mapping[str, JsonValue] | None = None,
 ) -> StoredParts:
     """The configuration and attributes of a connector.
 
     Args:
         type_: The connector's type.
         settings: What the caller wrote.
-        credentials: What the caller wrote; None keeps the stored ones.
-        before: The stored configuration, whose credential fields stay where `credentials` is None.
+        credentials: What the caller wrote.
+        kept: Configuration that stays unless the caller wrote it anew (see `login_fields`).
 
     Raises:
         ValidationError: A field is wrong, unknown or holds a secret; no value is repeated.
     """
     refuse_secrets(type_, settings.metadata, "metadata")
     known = known_fields(type_)
-    config: dict[str, JsonValue] = {}
+    config: dict[str, JsonValue] = dict(kept or {})
     attributes: dict[str, JsonValue] = {}
     for name, value in {**settings.metadata, **_standard(settings)}.items():
         (config if name in known else attributes)[name] = value
-    if credentials is not None:
-        for name in _plain(type_, credentials):
-            config[_field_of(name)] = credentials[name].get_secret_value()
-    else:
-        kept = {"user"} | set(before or {}) - set(config) - _STANDARD - set(settings.metadata)
-        config.update({name: before[name] for name in kept if before and name in before})
+    for name in _plain(type_, credentials):
+        config[_field_of(name)] = credentials[name].get_secret_value()
     refuse_secrets(type_, attributes, "metadata")
     return StoredParts(checked_config(type_, config), attributes)
 
@@ -98,13 +94,18 @@ def stored_credentials(
     return {**plain, **checked_secrets(type_, secret)}
 
 
+def login_fields(
+    config: Mapping[str, JsonValue], stored_names: Iterable[str]
+) -> dict[str, JsonValue]:
+    """The part of a stored configuration that came with the credentials of these names."""
+    names = {"user", *map(_field_of, stored_names)}
+    return {name: value for name, value in config.items() if name in names}
+
+
 def known_fields(type_: ConnectorType) -> set[str]:
     """Names of the type's configuration in JSON."""
     fields = type_.config_model.model_fields
     return {str(info.alias or name) for name, info in fields.items()}
-
-
-_STANDARD = {"host", "port", "database", "schema", "sslMode"}
 
 
 def _standard(settings: ConnectorSettings) -> dict[str, JsonValue]:

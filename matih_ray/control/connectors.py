@@ -7,7 +7,7 @@ that no connector names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -18,6 +18,7 @@ from matih_ray.control.connector_credentials import TemporaryCredentials
 from matih_ray.control.connector_fields import (
     ConnectorSettings,
     StoredParts,
+    login_fields,
     stored_parts,
 )
 from matih_ray.control.connector_health import note_test
@@ -38,7 +39,7 @@ from matih_ray.errors import (
 )
 from matih_ray.model.connector import ConnectorState, ConnectorStatus, ConnectorTest
 from matih_ray.model.ids import EndpointId, TenantId
-from matih_ray.model.value import Value
+from matih_ray.model.value import JsonValue, Value
 from matih_ray.state.base import EndpointRecord
 
 
@@ -144,7 +145,10 @@ def update_connector(
             version=before.version,
         )
     type_ = connector_type(ports, before.type)
-    parts = stored_parts(type_, change, change.credentials, before.config)
+    if change.credentials is None:
+        parts = stored_parts(type_, change, {}, _login(ports, before))
+    else:
+        parts = stored_parts(type_, change, change.credentials)
     enabled = before.enabled if change.status is None else change.status == "ACTIVE"
     after = before.model_copy(
         update={
@@ -338,6 +342,13 @@ def _tested(ports: Ports, calls: SourceCalls, candidate: EndpointRecord) -> Conn
 def _discover(ports: Ports, calls: SourceCalls, record: EndpointRecord) -> None:
     if begin_discovery(ports, record.tenant_id, record.endpoint_id):
         calls.start_discovery(ports, record.tenant_id, record.endpoint_id)
+
+
+def _login(ports: Ports, record: EndpointRecord) -> dict[str, JsonValue]:
+    names: Iterable[str] = ()
+    if record.credential_name is not None:
+        names = ports.credentials.get(record.tenant_id, record.credential_name)
+    return login_fields(record.config, names)
 
 
 def _record(ports: Ports, tenant_id: TenantId, connector_id: EndpointId) -> EndpointRecord:

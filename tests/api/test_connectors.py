@@ -325,6 +325,13 @@ def test_a_change_without_credentials_keeps_the_stored_ones(lab: Lab, connector_
     assert spec.config["user"] == "matih_reader"
 
 
+def test_a_change_replaces_what_it_does_not_name(lab: Lab, connector_id: str):
+    assert change(lab, connector_id, metadata={"region": "eu"}, schema=None).status_code == 200
+    shown = show(lab, connector_id)
+    assert (shown["schema"], shown["metadata"]["tables"]) == (None, {})
+    assert (shown["metadata"]["region"], shown["metadata"]["user"]) == ("eu", "matih_reader")
+
+
 def test_a_change_of_an_outdated_version_is_refused(lab: Lab, connector_id: str):
     assert_problem(change(lab, connector_id, version=7), 409, "STATE_CONFLICT")
 

@@ -85,7 +85,7 @@ async def create_connector(
     """
     created = await runtime.deadlines.run(
         "creating the connector",
-        runtime.limits.test_s,
+        runtime.limits.connector_s,
         lambda: use.create_connector(
             principal, runtime.ports, runtime.calls, tenant_id, draft, idempotency_key
         ),
@@ -132,7 +132,7 @@ async def update_connector(
     Name and type cannot be changed: tables are named after them."""
     changed = await runtime.deadlines.run(
         "changing the connector",
-        runtime.limits.test_s,
+        runtime.limits.connector_s,
         lambda: use.update_connector(
             principal, runtime.ports, runtime.calls, tenant_id, connector_id, change
         ),
@@ -162,7 +162,7 @@ async def check_connector(
     `errorCode`, the stage that failed and what to do about it."""
     return await runtime.deadlines.run(
         "the connection test",
-        runtime.limits.test_s,
+        runtime.limits.connector_s,
         lambda: use.check_connector(
             principal, runtime.ports, runtime.calls, tenant_id, connector_id
         ),
@@ -181,7 +181,7 @@ async def discover_connector(
     return _body(
         await runtime.deadlines.run(
             "starting the discovery",
-            runtime.limits.test_s,
+            runtime.limits.connector_s,
             lambda: use.discover_connector(
                 principal, runtime.ports, runtime.calls, tenant_id, connector_id
             ),
@@ -234,7 +234,7 @@ async def rotate_credentials(
     """Replaces all of them, if they pass the test; else the old ones stay."""
     changed = await runtime.deadlines.run(
         "changing the credentials",
-        runtime.limits.test_s,
+        runtime.limits.connector_s,
         lambda: use.rotate_credentials(
             principal, runtime.ports, runtime.calls, tenant_id, connector_id, change
         ),
