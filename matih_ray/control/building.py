@@ -41,6 +41,7 @@ def endpoint_spec(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) ->
         type=record.type,
         config=record.config,
         secrets=secrets,
+        host_policy=HostPolicy.of(ports.settings),
     )
 
 
@@ -57,6 +58,7 @@ def source_of(ports: Ports, record: EndpointRecord) -> SourceEndpoint:
         type=record.type,
         config=record.config,
         secrets=_secrets(ports, record),
+        host_policy=HostPolicy.of(ports.settings),
     )
     return _built_source(ports, spec)
 
@@ -85,9 +87,8 @@ def addresses_of(config: Mapping[str, JsonValue]) -> list[tuple[str, int]]:
 
 def _built_source(ports: Ports, spec: EndpointSpec) -> SourceEndpoint:
     """The check of the host is repeated for every use, since names may come to mean others."""
-    policy = HostPolicy.of(ports.settings)
     for address in addresses_of(spec.config):
-        policy.resolve_allowed(*address)
+        spec.host_policy.resolve_allowed(*address)
     return cast("SourceEndpoint", ports.registry.resolve("sources", spec.type)(spec))
 
 

@@ -35,6 +35,7 @@ from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.policy import IngestionPolicy
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue, Value
+from matih_ray.sources.host_policy import HostPolicy
 
 # A batch of about this many bytes makes Ray's per-object cost vanish (measured: 1 GB cost 1 s of
 # two cores in 22 MB batches and 8 s in thousands of small ones) and keeps a worker's memory small.
@@ -45,7 +46,8 @@ TARGET_BATCH_BYTES = 16 * 1024 * 1024
 class EndpointSpec:
     """All that is needed to build a source or sink endpoint: configuration plus secrets.
 
-    `secrets` are left out of `repr`, so that a spec can appear in a traceback.
+    `secrets` are left out of `repr`, so that a spec can appear in a traceback. `host_policy` says
+    where the operator lets sources be; whoever opens connections by itself asks it for addresses.
     """
 
     tenant_id: TenantId
@@ -54,6 +56,7 @@ class EndpointSpec:
     type: str
     config: Mapping[str, JsonValue]
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    host_policy: HostPolicy = field(default_factory=HostPolicy)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ import httpx
 
 from matih_ray.errors import SourceError, SourceRejectedError, SourceTimeoutError, ValidationError
 from matih_ray.model.value import JsonValue
+from matih_ray.sources.guarded_http import GuardedTransport
+from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.sources.http.auth import AuthenticatedTransport, authorization_of, origin_of
 from matih_ray.sources.http.config import Auth, Limits
 from matih_ray.sources.http.failures import (
@@ -78,6 +80,7 @@ class Server:
     auth_url: str | None
     ssl_root_cert: str | None
     limits: Limits
+    host_policy: HostPolicy
 
 
 class ApiClient:
@@ -133,7 +136,9 @@ class ApiClient:
         if self._client is None:
             limits = httpx.Limits(max_connections=_MAX_CONNECTIONS)
             # no proxies and no .netrc of whoever runs the worker
-            inner = httpx.HTTPTransport(verify=self._verify, trust_env=False, limits=limits)
+            inner = GuardedTransport(
+                self._server.host_policy, verify=self._verify, trust_env=False, limits=limits
+            )
             self._authorization = authorization_of(
                 self._server.auth,
                 self._server.auth_url,

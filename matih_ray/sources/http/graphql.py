@@ -56,6 +56,7 @@ class GraphqlSource(HttpSource):
             auth_url=config.auth_url,
             ssl_root_cert=config.ssl_root_cert,
             limits=config.limits,
+            host_policy=spec.host_policy,
         )
         super().__init__(spec, server, config.streams)
         self._url = config.url

@@ -36,6 +36,7 @@ class RestSource(HttpSource):
             auth_url=config.auth_url,
             ssl_root_cert=config.ssl_root_cert,
             limits=config.limits,
+            host_policy=spec.host_policy,
         )
         super().__init__(spec, server, config.streams)
         self._config = config

@@ -110,6 +110,7 @@ class Sessions:
     def __init__(self, spec: EndpointSpec) -> None:
         self._config = PostgresConfig.from_json(dict(spec.config))
         self._password = spec.secrets.get("password")
+        self._host_policy = spec.host_policy
         self._idle: Session | None = None
 
     @property
@@ -122,12 +123,17 @@ class Sessions:
         """A new connection, which the caller closes.
 
         Raises:
+            HostNotAllowedError: The operator does not allow the host.
             SourceError: With one of the seven stable connectivity codes.
         """
         config = self._config
+        # libpq connects to these and goes on checking certificates by the name; a local socket's
+        # directory has none
+        addresses = self._host_policy.resolve_allowed(config.host, config.port)
         try:
             connection = psycopg2.connect(
-                host=config.host,
+                host=",".join([config.host] * max(1, len(addresses))),
+                hostaddr=",".join(map(str, addresses)) or None,
                 port=config.port,
                 dbname=config.database,
                 user=config.user,
