@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from matih_ray import __version__
-from matih_ray.cli import connectors, endpoints, runs, service, state, units
+from matih_ray.cli import connectors, endpoints, notifications, runs, service, state, units
 from matih_ray.cli.client import ClientSettings
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ def root(
 
 app.add_typer(connectors.app, name="connectors")
 app.add_typer(endpoints.app, name="endpoints")
+app.add_typer(notifications.app, name="notifications")
 app.command("units")(units.units)
 app.command("plan")(units.plan)
 app.command("run")(runs.run)

@@ -27,12 +27,14 @@ from matih_ray.api.wire import (
     RunBody,
 )
 from matih_ray.cli.failures import EXIT_CALLER, EXIT_ENVIRONMENT, CliError, of_problem
+from matih_ray.control.webhooks import WebhookCreated
 from matih_ray.errors import MatihError
-from matih_ray.model.connector import ConnectorTest
+from matih_ray.model.connector import ConnectorTest, ConnectorUsage, Notification
 from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.run import SliceRecord
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue, Value
+from matih_ray.model.webhook import Webhook, WebhookAttempt
 
 Body = TypeVar("Body", bound=Value)
 Query = Mapping[str, str | int | float | list[str] | None]
@@ -152,6 +154,37 @@ class ControlClient:
         path = f"/connectors/{connector.id}/credentials"
         response = self._send("PUT", path, body={"credentials": credentials})
         return self._value(ConnectorBody, response)
+
+    def cancel_discovery(self, connector: ConnectorBody) -> ConnectorBody:
+        """Cancel a running discovery."""
+        response = self._send("DELETE", f"/connectors/{connector.id}/discover")
+        return self._value(ConnectorBody, response)
+
+    def usage(self, connector: ConnectorBody, days: int) -> ConnectorUsage:
+        """What the connector's runs have read."""
+        return self._get(ConnectorUsage, f"/connectors/{connector.id}/usage", {"days": days})
+
+    # notifications
+
+    def notifications(self) -> Iterator[Notification]:
+        """All notifications, newest first."""
+        return self._pages(PageBody[Notification], "/notifications", {})
+
+    def webhook(self) -> Webhook:
+        """The webhook."""
+        return self._get(Webhook, "/notifications/webhook")
+
+    def set_webhook(self, draft: dict[str, JsonValue]) -> WebhookCreated:
+        """Set the webhook."""
+        return self._value(WebhookCreated, self._send("PUT", "/notifications/webhook", body=draft))
+
+    def try_webhook(self) -> WebhookAttempt:
+        """Send a request to the webhook."""
+        return self._post(WebhookAttempt, "/notifications/webhook/test")
+
+    def delete_webhook(self) -> None:
+        """Remove the webhook."""
+        self._send("DELETE", "/notifications/webhook")
 
     # units
 

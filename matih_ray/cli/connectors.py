@@ -140,11 +140,45 @@ def check(
 
 @app.command("discover")
 def discover(
-    context: typer.Context, connector: ConnectorArgument, *, as_json: JsonOption = False
+    context: typer.Context,
+    connector: ConnectorArgument,
+    *,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the one that runs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Read the source's schemas into the catalog, in the background."""
     client = client_of(context)
-    _show(client.discover(client.connector(connector)), Output(as_json=as_json))
+    found = client.connector(connector)
+    after = client.cancel_discovery(found) if cancel else client.discover(found)
+    _show(after, Output(as_json=as_json))
+
+
+@app.command("usage")
+def usage(
+    context: typer.Context,
+    connector: ConnectorArgument,
+    *,
+    days: Annotated[int, typer.Option("--days", min=1, help="How far back.")] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a connector's runs have read."""
+    client = client_of(context)
+    used = client.usage(client.connector(connector), days)
+    output = Output(as_json=as_json)
+    if output.as_json:
+        output.document(used)
+        return
+    output.facts(
+        [
+            ("since", used.since),
+            ("runs", used.runs),
+            ("completed", used.completed_runs),
+            ("failed", used.failed_runs),
+            ("rows", used.rows),
+            ("bytes", used.bytes),
+            ("last used", used.last_used_at),
+        ]
+    )
 
 
 @app.command("schemas")

@@ -26,7 +26,7 @@ def asked_secrets(client: ControlClient, type_: str, *, ask: bool) -> dict[str, 
     """
     secrets: dict[str, JsonValue] = {}
     for field in _secret_fields(client, type_):
-        secret = _secret(field, ask=ask)
+        secret = asked_secret(field, ask=ask)
         if secret:
             secrets[field] = secret
     return secrets
@@ -43,7 +43,8 @@ def _secret_fields(client: ControlClient, type_: str) -> tuple[str, ...]:
     raise CliError(f"the control API knows no connector type {type_!r}", EXIT_CALLER)
 
 
-def _secret(field: str, *, ask: bool) -> str | None:
+def asked_secret(field: str, *, ask: bool) -> str | None:
+    """One secret from `MATIH_SECRET_<FIELD>`, or from a person at a terminal if `ask`."""
     variable = SECRET_PREFIX + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", field).upper()
     if variable in os.environ:
         return os.environ[variable]

@@ -3,7 +3,7 @@ be planned or run, so that every run has a described, typed unit to refer to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -23,6 +23,9 @@ from matih_ray.state.base import MAX_PAGE_ROWS
 # One catalog is replaced in one transaction and held in memory once; a database with more tables
 # than this is collected in parts, by pattern.
 MAX_UNITS = 20_000
+# Units between two looks whether the collection is still wanted: each is a query of our own store,
+# and a unit may be one of the source's.
+UNITS_PER_QUESTION = 20
 # Units that could not be described and are named in the answer; the rest is counted.
 MAX_SKIPPED_SHOWN = 100
 
@@ -65,13 +68,23 @@ def collect_catalog(
     """
     authorize(principal, Action.CONNECT, tenant_id)
     source_type(ports, ports.metadata.get_endpoint(tenant_id, endpoint_id))
-    return collect_units(ports, tenant_id, endpoint_id, pattern=pattern)
+    collected = collect_units(ports, tenant_id, endpoint_id, pattern=pattern)
+    assert collected is not None  # noqa: S101 nobody can cancel it
+    return collected
 
 
 def collect_units(
-    ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId, *, pattern: str | None = None
-) -> CollectedCatalog:
+    ports: Ports,
+    tenant_id: TenantId,
+    endpoint_id: EndpointId,
+    *,
+    pattern: str | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> CollectedCatalog | None:
     """`collect_catalog` for callers that have been authorized.
+
+    `is_wanted` is asked now and then, and before the catalog is changed; once it says no, the
+    answer is None and the catalog is unchanged.
 
     Raises: As `collect_catalog`.
     """
@@ -79,7 +92,9 @@ def collect_units(
     units: list[EndpointUnitDescriptor] = []
     skipped: list[SkippedUnit] = []
     try:
-        for listed in _listed(source, tenant_id, pattern):
+        for position, listed in enumerate(_listed(source, tenant_id, pattern)):
+            if position % UNITS_PER_QUESTION == 0 and not is_wanted():
+                return None
             if len(units) == MAX_UNITS:
                 raise ValidationError(
                     f"the endpoint has more than {MAX_UNITS} units; collect parts of it by pattern",
@@ -92,6 +107,8 @@ def collect_units(
                 skipped.append(SkippedUnit(listed.unit_id, RunError.of(error)))
     finally:
         source.close()
+    if not is_wanted():
+        return None
     if pattern is None:
         ports.metadata.replace_units(tenant_id, endpoint_id, units)
     else:

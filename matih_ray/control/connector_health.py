@@ -13,6 +13,7 @@ from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.discovery import changed_state
 from matih_ray.control.pages import Page, page_of
 from matih_ray.control.ports import Ports
+from matih_ray.control.webhook_delivery import known
 from matih_ray.model.connector import (
     ConnectorState,
     ConnectorTest,
@@ -48,7 +49,10 @@ def note_test(ports: Ports, record: EndpointRecord, outcome: ConnectorTest) -> N
     changed_state(ports, record.tenant_id, record.endpoint_id, note)
     before, after = alerted
     if before is not after:
-        ports.metadata.put_notification(_notification(ports, record, outcome))
+        hooked = known(ports, record.tenant_id) is not None
+        ports.metadata.put_notification(
+            _notification(ports, record, outcome), deliver_at=ports.clock() if hooked else None
+        )
 
 
 def postpone(ports: Ports, record: EndpointRecord) -> None:

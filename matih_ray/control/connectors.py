@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from matih_ray.control import discovery
 from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.connectivity import TEST_DEADLINE
 from matih_ray.control.connector_credentials import TemporaryCredentials
@@ -37,7 +38,11 @@ from matih_ray.errors import (
     StateConflictError,
     ValidationError,
 )
-from matih_ray.model.connector import ConnectorState, ConnectorStatus, ConnectorTest
+from matih_ray.model.connector import (
+    ConnectorState,
+    ConnectorStatus,
+    ConnectorTest,
+)
 from matih_ray.model.ids import EndpointId, TenantId
 from matih_ray.model.value import JsonValue, Value
 from matih_ray.state.base import EndpointRecord
@@ -228,6 +233,16 @@ def discover_connector(
             endpoint_id=connector_id,
         )
     _discover(ports, calls, record)
+    return get_connector(principal, ports, tenant_id, connector_id)
+
+
+def cancel_discovery(
+    principal: Principal, ports: Ports, tenant_id: TenantId, connector_id: EndpointId
+) -> Connector:
+    """Cancel a running discovery; the catalog stays as it was. Raises `NotFoundError`."""
+    authorize(principal, Action.CONNECT, tenant_id)
+    _record(ports, tenant_id, connector_id)
+    discovery.cancel_discovery(ports, tenant_id, connector_id)
     return get_connector(principal, ports, tenant_id, connector_id)
 
 

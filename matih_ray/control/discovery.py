@@ -83,20 +83,45 @@ def is_running(discovery: Discovery | None, ports: Ports) -> bool:
     return ports.clock() - discovery.started_at < LOST_AFTER
 
 
+def cancel_discovery(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) -> None:
+    """Let a running discovery end without touching the catalog; harmless if none is running.
+
+    Raises:
+        NotFoundError: The connector is gone.
+    """
+
+    def cancel(state: ConnectorState) -> ConnectorState | None:
+        if state.discovery is None or not is_running(state.discovery, ports):
+            return None
+        cancelled = {"state": DiscoveryState.CANCELLED}
+        return state.model_copy(update={"discovery": state.discovery.model_copy(update=cancelled)})
+
+    changed_state(ports, tenant_id, endpoint_id, cancel)
+
+
 def run_discovery(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) -> None:
     """Carry out a discovery that was begun; how it ended is stored, not raised."""
+    begun = _current(ports, tenant_id, endpoint_id)
     before = {unit.unit_id: unit for unit in catalogued(ports, tenant_id, endpoint_id)}
+
+    def is_wanted() -> bool:
+        now = _current(ports, tenant_id, endpoint_id)
+        return now is not None and begun is not None and _is_same(now, begun)
+
     try:
-        collected = collect_units(ports, tenant_id, endpoint_id)
+        collected = collect_units(ports, tenant_id, endpoint_id, is_wanted=is_wanted)
     except MatihError as error:
         failed = {"state": DiscoveryState.FAILED, "error": RunError.of(error)}
-        _end(ports, tenant_id, endpoint_id, failed)
+        _end(ports, tenant_id, endpoint_id, begun, failed)
+        return
+    if collected is None:  # cancelled
         return
     after = {unit.unit_id: unit for unit in catalogued(ports, tenant_id, endpoint_id)}
     _end(
         ports,
         tenant_id,
         endpoint_id,
+        begun,
         {
             "state": DiscoveryState.COMPLETED,
             "error": None,
@@ -127,13 +152,28 @@ def changes_between(
     )
 
 
+def _current(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) -> Discovery | None:
+    state = ports.metadata.get_connector_state(tenant_id, endpoint_id)
+    return None if state is None else state.discovery
+
+
+def _is_same(now: Discovery, begun: Discovery) -> bool:
+    """Whether the discovery that was begun is still the one that runs: neither cancelled, nor
+    given up for lost and begun again."""
+    return now.state is DiscoveryState.RUNNING and now.started_at == begun.started_at
+
+
 def _end(
-    ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId, changes: dict[str, object]
+    ports: Ports,
+    tenant_id: TenantId,
+    endpoint_id: EndpointId,
+    begun: Discovery | None,
+    changes: dict[str, object],
 ) -> None:
-    def end(state: ConnectorState) -> ConnectorState:
-        running = state.discovery or Discovery(
-            state=DiscoveryState.RUNNING, started_at=ports.clock()
-        )
+    def end(state: ConnectorState) -> ConnectorState | None:
+        running = state.discovery
+        if running is None or begun is None or not _is_same(running, begun):
+            return None
         return state.model_copy(update={"discovery": running.model_copy(update=changes)})
 
     changed_state(ports, tenant_id, endpoint_id, end)

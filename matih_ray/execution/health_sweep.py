@@ -1,16 +1,22 @@
-"""Health checks of all connectors of a cluster: due ones are tested in batches, as Ray tasks.
+"""Health checks of all connectors of a cluster: due ones are tested in batches, in one Ray actor.
 
-One sweep at a time, made by the supervisor, of which a cluster has one. A batch is a task and not a
-connector, because a task costs as much as a test; within it threads wait for servers together. A
-batch that hangs is killed, and what it had not tested by then has failed.
+One sweep at a time, made by the supervisor, of which a cluster has one. A call is a batch and not a
+connector, because a call costs as much as a test; within it threads wait for servers together. A
+batch that hangs is killed with its actor, and what it had not tested by then has failed.
+
+An actor and not tasks, because its process may then yield to all others: nobody waits for a health
+check, and people wait for answers of the API on the same cores. A task's process would keep its
+low priority for the slice that it reads next.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import ray
 
@@ -22,14 +28,16 @@ from matih_ray.execution.worker import process_ports
 from matih_ray.settings import Settings
 from matih_ray.state.base import EndpointRecord
 
-# Connectors of one task: enough to make its own cost small, few enough to be lost together.
+# Connectors of one call: enough to make its own cost small, few enough to be lost together.
 BATCH_CONNECTORS = 50
-# Threads of a task. Half of a connector's time is waiting, if its server is well.
+# Threads of the actor. Half of a connector's time is waiting, if its server is well.
 CHECKS_AT_ONCE = 8
 # Seven rounds of threads in which every test takes all of its own time-outs.
 BATCH_DEADLINE_S = 240.0
 # Connectors that one sweep looks for; the next one follows at once while there are as many.
 SWEEP_CONNECTORS = 500
+# The lowest priority there is: checks get the time that nobody else wants.
+NICENESS = 19
 
 
 def sweep_connectors(settings: Settings, ports: Ports) -> int:
@@ -41,29 +49,43 @@ def sweep_connectors(settings: Settings, ports: Ports) -> int:
     due = ports.metadata.find_due_connectors(
         ports.registry.names("sources"), ports.clock(), SWEEP_CONNECTORS
     )
-    for start in range(0, len(due), BATCH_CONNECTORS):
-        # one after the other: a sweep must leave the machine to the loads
-        _check(settings, ports, due[start : start + BATCH_CONNECTORS])
+    checker: Any = None
+    try:
+        for start in range(0, len(due), BATCH_CONNECTORS):
+            # one after the other: a sweep must leave the machine to the loads
+            checker = checker or _CheckerActor.remote(settings)
+            if not _check(ports, checker, due[start : start + BATCH_CONNECTORS]):
+                ray.kill(checker)
+                checker = None
+    finally:
+        if checker is not None:
+            ray.kill(checker)
     return len(due)
 
 
-def check_connectors(settings: Settings, records: Sequence[EndpointRecord]) -> None:
-    """Test some connectors in this process and note the outcomes."""
-    ports = process_ports(settings)
-    with ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="check") as threads:
-        list(threads.map(lambda record: _check_one(ports, record), records))
+class HealthChecker:
+    """Tests connectors in a process of its own and notes the outcomes."""
+
+    def __init__(self, settings: Settings) -> None:
+        os.nice(NICENESS)
+        self._ports = process_ports(settings)
+
+    def check(self, records: Sequence[EndpointRecord]) -> None:
+        """Test some connectors, several at once."""
+        with ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="check") as threads:
+            list(threads.map(lambda record: _check_one(self._ports, record), records))
 
 
-def _check(settings: Settings, ports: Ports, batch: Sequence[EndpointRecord]) -> None:
+def _check(ports: Ports, checker: Any, batch: Sequence[EndpointRecord]) -> bool:
+    """Whether the checker got through the batch; if not, what it left has failed."""
     started = ports.clock()
-    task = _remote_check.remote(settings, list(batch))
     try:
-        ray.get(task, timeout=BATCH_DEADLINE_S)
-    except ray.exceptions.RayError as error:  # a time-out, or the worker died
-        with suppress(ray.exceptions.RayError):
-            ray.cancel(task, force=True)
+        ray.get(checker.check.remote(list(batch)), timeout=BATCH_DEADLINE_S)
+    except ray.exceptions.RayError as error:  # a time-out, or its process died
         for record in batch:
             _fail_untested(ports, record, started, type(error).__name__)
+        return False
+    return True
 
 
 def _check_one(ports: Ports, record: EndpointRecord) -> None:
@@ -83,4 +105,4 @@ def _fail_untested(ports: Ports, record: EndpointRecord, since: datetime, cause:
         note_test(ports, record, failed_test(ports, record, late))
 
 
-_remote_check = ray.remote(num_cpus=0, max_retries=0)(check_connectors)
+_CheckerActor = ray.remote(num_cpus=0, max_restarts=0)(HealthChecker)

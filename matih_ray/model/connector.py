@@ -83,6 +83,7 @@ class DiscoveryState(str, Enum):
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"  # by a user; the catalog is as it was before
 
 
 class CatalogChanges(Value):
@@ -129,6 +130,22 @@ class ConnectorState(Value):
     alerted: bool = False
     discovery: Discovery | None = None
     version: int = 0
+
+
+class ConnectorUsage(Value):
+    """What the runs of a connector have read. `rows` and `bytes` are those that were committed.
+
+    `last_used_at` is when the last of these runs was created.
+    """
+
+    connector_id: EndpointId
+    since: datetime
+    runs: int = 0
+    completed_runs: int = 0
+    failed_runs: int = 0
+    rows: int = 0
+    bytes: int = 0
+    last_used_at: datetime | None = None
 
 
 class NotificationKind(str, Enum):

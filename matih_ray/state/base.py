@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from matih_ray.model.checkpoint import StreamKey
-from matih_ray.model.connector import ConnectorState, Notification
+from matih_ray.model.connector import ConnectorState, ConnectorUsage, Notification
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
 from matih_ray.model.run import RunRecord, RunRequest, RunState, SliceRecord
 from matih_ray.model.unit import EndpointUnitDescriptor
@@ -53,6 +53,14 @@ class UnitStateRecord(Value):
     last_run_id: RunId
     last_completed_run_id: RunId | None = None
     updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A notification that is to be sent, and how often that was tried."""
+
+    notification: Notification
+    attempts: int
 
 
 @dataclass(frozen=True)
@@ -174,8 +182,19 @@ class MetadataStore(Protocol):
         Those without a state are due. For the supervisor; a caller's listings are by tenant.
         """
 
-    def put_notification(self, notification: Notification) -> None:
-        """Store it; harmless to repeat. The oldest beyond `MAX_NOTIFICATIONS` are dropped."""
+    def put_notification(
+        self, notification: Notification, deliver_at: datetime | None = None
+    ) -> None:
+        """Store it; harmless to repeat. The oldest beyond `MAX_NOTIFICATIONS` are dropped.
+
+        With `deliver_at` it is due to be sent to the tenant's webhook then.
+        """
+
+    def find_due_deliveries(self, at: datetime, limit: int = 100) -> list[Delivery]:
+        """Notifications of all tenants that are due to be sent, longest due first."""
+
+    def note_delivery(self, delivery: Delivery, deliver_at: datetime | None) -> None:
+        """Count one more attempt; `deliver_at` is that of the next, None when there is none."""
 
     def list_notifications(
         self, tenant_id: TenantId, *, offset: int = 0, limit: int = 100
@@ -259,6 +278,11 @@ class MetadataStore(Protocol):
         limit: int = 100,
     ) -> list[RunRecord]:
         """Newest first, without plans (`plan` is None) to keep pages small."""
+
+    def usage_of(
+        self, tenant_id: TenantId, endpoint_id: EndpointId, since: datetime
+    ) -> ConnectorUsage:
+        """What the endpoint's runs that were created since then have read."""
 
     def find_orphans(self, heartbeat_before: datetime, limit: int = 100) -> list[RunRecord]:
         """Runs of all tenants that are QUEUED or RUNNING without a heartbeat since then.

@@ -11,7 +11,7 @@ from sqlalchemy import Select, and_, delete, insert, or_, select, update
 from matih_ray.errors import NotFoundError, StateConflictError
 from matih_ray.model.connector import ConnectorState, Notification
 from matih_ray.model.ids import EndpointId, TenantId
-from matih_ray.state.base import MAX_NOTIFICATIONS, EndpointRecord
+from matih_ray.state.base import MAX_NOTIFICATIONS, Delivery, EndpointRecord
 from matih_ray.state.names import check_page
 from matih_ray.state.sql_endpoints import endpoint_of
 from matih_ray.state.sql_part import SqlPart, stored_value
@@ -111,7 +111,9 @@ class SqlConnectorStates(SqlPart):
 class SqlNotifications(SqlPart):
     """Notifications of each tenant; see `MetadataStore` for each method."""
 
-    def put_notification(self, notification: Notification) -> None:
+    def put_notification(
+        self, notification: Notification, deliver_at: datetime | None = None
+    ) -> None:
         """Store it and drop the oldest beyond the limit."""
         tenant_id = notification.tenant_id
         statement = self._database.insert(notifications).values(
@@ -119,6 +121,7 @@ class SqlNotifications(SqlPart):
             notification_id=notification.notification_id,
             created_at=notification.created_at,
             document=notification.to_json(),
+            deliver_at=deliver_at,
         )
         kept = (
             _newest_first(tenant_id)
@@ -133,6 +136,35 @@ class SqlNotifications(SqlPart):
                     notifications.c.notification_id.not_in(kept),
                 )
             )
+
+    def find_due_deliveries(self, at: datetime, limit: int = 100) -> list[Delivery]:
+        """Notifications of all tenants that are due to be sent, longest due first."""
+        check_page(0, limit)
+        query = (
+            select(notifications)
+            .where(notifications.c.deliver_at <= at)
+            .order_by(notifications.c.deliver_at, notifications.c.notification_id)
+            .limit(limit)
+        )
+        with self._database.read("find notifications to send") as connection:
+            return [
+                Delivery(stored_value(Notification, row.document), row.attempts or 0)
+                for row in connection.execute(query)
+            ]
+
+    def note_delivery(self, delivery: Delivery, deliver_at: datetime | None) -> None:
+        """Count one more attempt."""
+        notification = delivery.notification
+        statement = (
+            update(notifications)
+            .where(
+                notifications.c.tenant_id == notification.tenant_id,
+                notifications.c.notification_id == notification.notification_id,
+            )
+            .values(deliver_at=deliver_at, attempts=delivery.attempts + 1)
+        )
+        with self._database.write("note that a notification was sent") as connection:
+            connection.execute(statement)
 
     def list_notifications(
         self, tenant_id: TenantId, *, offset: int = 0, limit: int = 100

@@ -11,7 +11,19 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    case,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy import cast as sql_cast
 
 from matih_ray.errors import (
     ConflictError,
@@ -21,6 +33,7 @@ from matih_ray.errors import (
     StateConflictError,
 )
 from matih_ray.model.checkpoint import StreamKey
+from matih_ray.model.connector import ConnectorUsage
 from matih_ray.model.ids import EndpointId, RunId, TenantId, UnitId
 from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.run import RunRecord, RunRequest, RunState, check_transition
@@ -191,6 +204,43 @@ class SqlRuns(SqlPart):
         query = query.order_by(runs.c.created_at.desc(), runs.c.run_id.desc())
         with self._database.read("list the runs") as connection:
             return [_run(row) for row in connection.execute(query.offset(offset).limit(limit))]
+
+    def usage_of(
+        self, tenant_id: TenantId, endpoint_id: EndpointId, since: datetime
+    ) -> ConnectorUsage:
+        """Totals over the endpoint's runs that were created since then; one indexed range."""
+        completed = runs.c.state == RunState.COMPLETED.value
+        failed = runs.c.state == RunState.FAILED.value
+        query = select(
+            func.count(),
+            func.coalesce(func.sum(case((completed, 1), else_=0)), 0),
+            func.coalesce(func.sum(case((failed, 1), else_=0)), 0),
+            func.coalesce(func.sum(self._number("rows")), 0),
+            func.coalesce(func.sum(self._number("bytes")), 0),
+            func.max(runs.c.created_at),
+        ).where(
+            runs.c.tenant_id == tenant_id,
+            runs.c.endpoint_id == endpoint_id,
+            runs.c.created_at >= since,
+        )
+        with self._database.read("add up the runs of the connector") as connection:
+            total, done, lost, rows, size, last = connection.execute(query).one()
+        return ConnectorUsage(
+            connector_id=endpoint_id,
+            since=since,
+            runs=total,
+            completed_runs=done,
+            failed_runs=lost,
+            rows=int(rows),
+            bytes=int(size),
+            last_used_at=last,
+        )
+
+    def _number(self, field: str) -> ColumnElement[int]:
+        """A whole number of the run's document."""
+        if self._database.is_sqlite:
+            return func.json_extract(runs.c.document, f"$.{field}")
+        return sql_cast(sql_cast(runs.c.document, JSON)[field].as_string(), BigInteger)
 
     def find_orphans(self, heartbeat_before: datetime, limit: int = 100) -> list[RunRecord]:
         """Active runs of all tenants that nobody has worked on since then, longest silent first."""

@@ -131,7 +131,11 @@ notifications = Table(
     _name("notification_id", primary_key=True),
     Column("created_at", UtcTime, nullable=False),
     Column("document", Text, nullable=False),
+    # when to send it to the tenant's webhook next, NULL when that is done or given up
+    Column("deliver_at", UtcTime),
+    Column("attempts", Integer),  # NULL is none
     Index("ix_notifications_tenant_id_created_at", "tenant_id", "created_at"),
+    Index("ix_notifications_deliver_at", "deliver_at"),
 )
 
 catalog_dataset = Table(

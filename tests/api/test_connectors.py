@@ -11,8 +11,9 @@ from uuid import UUID
 import pytest
 
 from matih_ray.control.building import endpoint_spec
+from matih_ray.control.discovery import begin_discovery, run_discovery
 from matih_ray.model.ids import EndpointId
-from matih_ray.testing.fakes import RecordingLauncher
+from matih_ray.testing.fakes import MemorySource, RecordingLauncher
 from tests.api.lab import PASSWORD, TABLES, TENANT, Lab, assert_problem, open_lab
 from tests.api.test_endpoints import credential_files, files_with
 
@@ -411,3 +412,52 @@ def test_creating_at_once_does_not_exceed_the_plan(tmp_path: Path, monkeypatch):
         assert "FREE" in refused.json()["detail"]
         assert len(lab.call("GET", "/connectors").json()["items"]) == 2
         assert len(credential_files(lab)) == 2
+
+
+def test_a_discovery_can_be_cancelled_and_leaves_the_catalog(lab: Lab, connector_id: str):
+    metadata = lab.ports.metadata
+    before = metadata.list_units(TENANT, EndpointId(connector_id))
+    assert begin_discovery(lab.ports, TENANT, EndpointId(connector_id))
+    assert show(lab, connector_id)["discovery"]["state"] == "RUNNING"
+    change_source = metadata.get_endpoint(TENANT, EndpointId(connector_id))
+    metadata.put_endpoint(
+        change_source.model_copy(update={"config": {**change_source.config, "tables": {"a.b": 1}}})
+    )
+    cancelled = lab.call("DELETE", f"/connectors/{connector_id}/discover")
+    assert cancelled.status_code == 200
+    assert cancelled.json()["discovery"]["state"] == "CANCELLED"
+    # the task that was under way comes to the end of its work
+    run_discovery(lab.ports, TENANT, EndpointId(connector_id))
+    assert show(lab, connector_id)["discovery"]["state"] == "CANCELLED"
+    assert metadata.list_units(TENANT, EndpointId(connector_id)) == before
+    again = lab.call("POST", f"/connectors/{connector_id}/discover").json()
+    assert again["discovery"]["state"] == "COMPLETED"
+    assert again["tablesDiscovered"] == 1
+
+
+def test_a_discovery_is_cancelled_while_it_reads(lab: Lab, connector_id: str, monkeypatch):
+    """Cancelled in the middle of its work, from elsewhere."""
+    metadata, endpoint_id = lab.ports.metadata, EndpointId(connector_id)
+    before = metadata.list_units(TENANT, endpoint_id)
+    listed = MemorySource.list_units
+
+    def list_and_cancel(source, context):
+        assert lab.call("DELETE", f"/connectors/{connector_id}/discover").status_code == 200
+        return listed(source, context)[:1]
+
+    monkeypatch.setattr(MemorySource, "list_units", list_and_cancel)
+    lab.call("POST", f"/connectors/{connector_id}/discover")
+    assert show(lab, connector_id)["discovery"]["state"] == "CANCELLED"
+    assert metadata.list_units(TENANT, endpoint_id) == before
+
+
+def test_usage_counts_what_runs_have_read(running_lab: Lab):
+    connector_id = create(running_lab).json()["id"]
+    for unit_id in ("public.orders", "public.items"):
+        assert running_lab.start(connector_id, unit_id).status_code == 201
+    used = running_lab.call("GET", f"/connectors/{connector_id}/usage").json()
+    assert (used["runs"], used["completedRuns"], used["rows"]) == (2, 2, 1050)
+    assert used["lastUsedAt"] > used["since"]
+    for days in (0, 100_000):
+        answer = running_lab.call("GET", f"/connectors/{connector_id}/usage?days={days}")
+        assert_problem(answer, 422, "VALIDATION_FAILED")

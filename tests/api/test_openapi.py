@@ -9,6 +9,7 @@ from matih_ray.api.wire import PROBLEM_MEDIA_TYPE
 from matih_ray.control.connectors import ConnectorChange, ConnectorDraft, CredentialsChange
 from matih_ray.control.endpoints import EndpointChange, EndpointDraft
 from matih_ray.control.loads import LoadRequest
+from matih_ray.control.webhooks import WebhookDraft
 from tests.api.lab import Lab
 
 PROBLEM = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -20,6 +21,7 @@ BODIES = {
     "updateEndpoint": EndpointChange,
     "plan": LoadRequest,
     "startRun": LoadRequest,
+    "setWebhook": WebhookDraft,
 }
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from matih_ray.control.building import endpoint_spec
+from matih_ray.control.discovery import begin_discovery
 from matih_ray.model.ids import EndpointId
 from tests.api.lab import PASSWORD, TABLES, TENANT, Lab
 from tests.unit.test_cli_commands import Matih, lab, launcher, matih  # noqa: F401 fixtures
@@ -96,3 +97,37 @@ def test_types_tell_what_they_need(lab: Lab, matih: Matih):  # noqa: F811
     assert "host" in rows["POSTGRESQL"][3]
     names = [plugin["name"] for plugin in matih("connectors", "types", "--json").json]
     assert names == sorted(names)
+
+
+def test_a_running_discovery_is_cancelled_from_the_command_line(lab: Lab, matih: Matih, shop: str):  # noqa: F811
+    assert begin_discovery(lab.ports, TENANT, EndpointId(shop))
+    cancelled = matih("connectors", "discover", "shop", "--cancel", "--json").json
+    assert cancelled["discovery"]["state"] == "CANCELLED"
+
+
+def test_usage_is_shown(matih: Matih, shop: str):  # noqa: F811
+    shown = dict(matih("connectors", "usage", "shop").rows)
+    assert (shown["runs"], shown["rows"]) == ("0", "0")
+    assert matih("connectors", "usage", shop, "--days", "7", "--json").json["runs"] == 0
+
+
+def test_a_webhook_is_set_shown_tried_and_removed(
+    lab: Lab,  # noqa: F811
+    matih: Matih,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+):
+    refused = matih("notifications", "set-webhook")
+    assert "MATIH_SECRET_URL" in refused.err
+    url = "http://127.0.0.1:9/hooks/token-4711"
+    monkeypatch.setenv("MATIH_SECRET_URL", url)
+    made = matih("notifications", "set-webhook")
+    assert made.code == 0, made.err
+    assert made.rows[1][0].startswith("whsec_")
+    shown = matih("notifications", "webhook")
+    assert "127.0.0.1" in shown.out
+    tried = matih("notifications", "test-webhook")
+    assert (tried.code, "failed: " in tried.out) == (1, True)
+    assert "token-4711" not in made.out + shown.out + tried.out + tried.err
+    assert matih("notifications", "list", "--json").json == []
+    assert matih("notifications", "remove-webhook", "--yes").code == 0
+    assert matih("notifications", "webhook").code != 0

@@ -22,6 +22,7 @@ from matih_ray.api.wire import PageBody
 from matih_ray.control import catalog
 from matih_ray.control import connectors as use
 from matih_ray.control.authorization import Principal
+from matih_ray.control.connector_usage import usage_of_connector
 from matih_ray.control.connectors import (
     Connector,
     ConnectorChange,
@@ -29,10 +30,13 @@ from matih_ray.control.connectors import (
     CredentialsChange,
 )
 from matih_ray.control.discovery import is_running
-from matih_ray.model.connector import ConnectorTest
+from matih_ray.model.connector import ConnectorTest, ConnectorUsage
 from matih_ray.model.ids import EndpointId, TenantId
 
 router = APIRouter(prefix="/tenants/{tenantId}/connectors", tags=["connectors"])
+
+# One index range is added up; ten years of it are more than anybody keeps.
+MAX_USAGE_DAYS = 3660
 
 _DRAFT = {
     "postgres": {
@@ -187,6 +191,29 @@ async def discover_connector(
             ),
         )
     )
+
+
+@router.delete("/{connectorId}/discover", summary="Cancel a discovery")
+def cancel_discovery(
+    tenant_id: TenantPath,
+    connector_id: ConnectorPath,
+    principal: PrincipalOf,
+    runtime: RuntimeOf,
+) -> ConnectorBody:
+    """The catalog stays as it was. Harmless when none is running; a new one may start at once."""
+    return _body(use.cancel_discovery(principal, runtime.ports, tenant_id, connector_id))
+
+
+@router.get("/{connectorId}/usage", summary="Show what a connector was used for")
+def get_usage(
+    tenant_id: TenantPath,
+    connector_id: ConnectorPath,
+    principal: PrincipalOf,
+    runtime: RuntimeOf,
+    days: Annotated[int, Query(ge=1, le=MAX_USAGE_DAYS, description="How far back")] = 30,
+) -> ConnectorUsage:
+    """Runs, rows and bytes of its runs that were created within the last `days`."""
+    return usage_of_connector(principal, runtime.ports, tenant_id, connector_id, days)
 
 
 @router.get("/{connectorId}/schemas", summary="Show discovered schemas")

@@ -10,18 +10,23 @@ from matih_ray.errors import ConflictError, NotFoundError, PlanLimitError, State
 from matih_ray.model.connector import (
     ConnectorState,
     ConnectorTest,
+    ConnectorUsage,
     Discovery,
     DiscoveryState,
     Notification,
     NotificationKind,
 )
 from matih_ray.model.ids import EndpointId, TenantId
-from matih_ray.state.base import EndpointLimit, EndpointRecord, MetadataStore
+from matih_ray.model.run import RunState
+from matih_ray.state.base import Delivery, EndpointLimit, EndpointRecord, MetadataStore
 from matih_ray.testing.contracts.state_samples import (
     NOON,
     THREADS,
     endpoint,
+    finish,
     new_tenant,
+    run,
+    stream,
     together,
 )
 
@@ -138,6 +143,53 @@ class ConnectorContract:
         assert metadata.list_notifications(tenant) == made[:1:-1]
         assert metadata.list_notifications(tenant, offset=1, limit=1) == [made[3]]
         assert metadata.list_notifications(new_tenant()) == []
+
+    def test_due_deliveries_are_found_until_they_are_done(self, metadata: MetadataStore) -> None:
+        tenant = new_tenant()
+        early, late, never = (_notification(tenant, minutes) for minutes in range(3))
+        # years before every other test's, so that they come first
+        start = NOON - timedelta(days=36_500)
+        metadata.put_notification(late, deliver_at=start + timedelta(seconds=1))
+        metadata.put_notification(early, deliver_at=start)
+        metadata.put_notification(never)
+        assert metadata.find_due_deliveries(start) == [Delivery(early, 0)]
+        found = metadata.find_due_deliveries(start + timedelta(seconds=1))
+        assert found == [Delivery(early, 0), Delivery(late, 0)]
+        metadata.note_delivery(found[0], start + timedelta(seconds=5))
+        metadata.note_delivery(found[1], None)
+        assert metadata.find_due_deliveries(start + timedelta(seconds=4)) == []
+        again = metadata.find_due_deliveries(start + timedelta(seconds=5))
+        assert again == [Delivery(early, 1)]
+        metadata.note_delivery(again[0], None)
+        assert metadata.list_notifications(tenant) == [never, late, early]
+
+    def test_usage_adds_up_the_runs_of_one_endpoint(self, metadata: MetadataStore) -> None:
+        tenant, mine = new_tenant(), EndpointId("e-1")
+        since = NOON - timedelta(days=30)
+        done, lost = RunState.COMPLETED, RunState.FAILED
+        for unit_id, state, rows, at in (
+            ("u-1", done, 3_000_000_000, NOON),
+            ("u-2", done, 2, NOON),
+            ("u-3", lost, 10, NOON - timedelta(days=1)),
+            ("u-4", done, 100, since - timedelta(seconds=1)),
+        ):
+            queued = metadata.create_run(
+                run(stream(tenant, unit_id), created_at=at, rows=rows, bytes=5)
+            )
+            finish(metadata, queued, state)
+        metadata.create_run(run(stream(new_tenant(), "u-1"), rows=7))
+        assert metadata.usage_of(tenant, mine, since) == ConnectorUsage(
+            connector_id=mine,
+            since=since,
+            runs=3,
+            completed_runs=2,
+            failed_runs=1,
+            rows=3_000_000_012,
+            bytes=15,
+            last_used_at=NOON,
+        )
+        unused = metadata.usage_of(tenant, EndpointId("e-2"), since)
+        assert unused == ConnectorUsage(connector_id=EndpointId("e-2"), since=since)
 
 
 def _notification(tenant: TenantId, minutes: int) -> Notification:
