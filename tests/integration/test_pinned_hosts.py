@@ -13,8 +13,10 @@ from matih_ray.model.ids import EndpointId, TenantId
 from matih_ray.sources.base import EndpointSpec, IngestionContext, SourceEndpoint
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.sources.http import RestSource
+from matih_ray.sources.mysql import MySqlSource
 from matih_ray.sources.postgres import PostgresSource
 from matih_ray.testing.devstack.http_apis import HttpApis
+from matih_ray.testing.devstack.mariadb import MariaDbServer
 from matih_ray.testing.devstack.postgres import PostgresServer
 
 NAME = "db.only-the-policy-knows"
@@ -70,6 +72,28 @@ def test_postgresql_is_connected_to_by_its_checked_address(postgres: PostgresSer
     assert source.test().server_version
     source.list_units(IngestionContext(TenantId("t"), limit=1))
     source.close()
+
+
+def test_mysql_is_connected_to_by_its_checked_address(monkeypatch: pytest.MonkeyPatch):
+    """The name means the server once, and nothing when it is asked for again."""
+    real, asked = socket.getaddrinfo, []
+
+    def find(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host == NAME:
+            asked.append(host)
+            if len(asked) > 1:
+                raise socket.gaierror
+            return real("127.0.0.1", *arguments, **options)
+        return real(host, *arguments, **options)
+
+    with MariaDbServer() as server:
+        monkeypatch.setattr(socket, "getaddrinfo", find)
+        config = {"host": NAME, "port": server.port, "database": "mysql", "user": server.user}
+        spec = spec_of("MYSQL", {**config, "sslMode": "disable"}, HostPolicy())
+        source = MySqlSource(spec)
+        assert source.test().server_version
+        assert asked == [NAME]
+        source.close()
 
 
 @pytest.mark.usefixtures("known_once")

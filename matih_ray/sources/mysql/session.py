@@ -14,8 +14,9 @@ import pymysql
 from pymysql.converters import encoders
 from pymysql.cursors import SSCursor
 
-from matih_ray.errors import SourceError, TlsHandshakeError
+from matih_ray.errors import DnsResolutionError, SourceError, TlsHandshakeError
 from matih_ray.sources.base import EndpointSpec
+from matih_ray.sources.host_policy import Address
 from matih_ray.sources.mysql.config import MySqlConfig
 from matih_ray.sources.mysql.failures import BROKEN_PROTOCOL, connection_failure, mapped_errors
 
@@ -103,6 +104,7 @@ class Sessions:
     def __init__(self, spec: EndpointSpec) -> None:
         self._config = MySqlConfig.from_json(dict(spec.config))
         self._password = spec.secrets.get("password")
+        self._host_policy = spec.host_policy
         self._idle: Session | None = None
 
     @property
@@ -115,9 +117,14 @@ class Sessions:
         """A new connection, which the caller closes.
 
         Raises:
+            HostNotAllowedError: The operator does not allow the host.
             SourceError: With one of the seven stable connectivity codes.
         """
         config = self._config
+        # looked up once: PyMySQL goes on checking certificates by the name
+        addresses = self._host_policy.resolve_allowed(config.host, config.port)
+        if not addresses:  # the directory of a socket, which is no host
+            raise DnsResolutionError(f"{self.address}: the host must be a name or an address")
         tls = self._tls()
         try:
             connection = pymysql.connect(
@@ -135,7 +142,7 @@ class Sessions:
                 **tls,
             )
             # Connected here, because PyMySQL's own timeout ends before the server's greeting.
-            connection.connect(self._socket())
+            connection.connect(self._socket(addresses))
         except (pymysql.Error, OSError, *BROKEN_PROTOCOL) as error:
             raise connection_failure(error, self.address) from None
         session = Session(connection)
@@ -182,15 +189,15 @@ class Sessions:
             self._idle.close()
             self._idle = None
 
-    def _socket(self) -> socket.socket:
+    def _socket(self, addresses: tuple[Address, ...]) -> socket.socket:
+        """A connection to the first of the addresses that takes one."""
         config = self._config
         timeout_s = config.connect_timeout_s
-        connected = socket.create_connection((config.host, config.port), timeout_s)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEPALIVES.items():
-            connected.setsockopt(socket.IPPROTO_TCP, option, value)
-        return connected
+        *others, last = addresses
+        for address in others:
+            with contextlib.suppress(OSError):
+                return _kept_alive(socket.create_connection((str(address), config.port), timeout_s))
+        return _kept_alive(socket.create_connection((str(last), config.port), timeout_s))
 
     def _tls(self) -> dict[str, Any]:
         """PyMySQL's arguments for the TLS mode; without any it uses TLS if the server has it."""
@@ -238,3 +245,11 @@ class Sessions:
             session.close()
             return None
         return session
+
+
+def _kept_alive(connected: socket.socket) -> socket.socket:
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVES.items():
+        connected.setsockopt(socket.IPPROTO_TCP, option, value)
+    return connected
