@@ -12,6 +12,7 @@ from matih_ray.model.ids import EndpointId, SinkId, TenantId
 from matih_ray.model.value import JsonValue
 from matih_ray.sinks.base import SinkEndpoint
 from matih_ray.sources.base import EndpointSpec, SourceEndpoint
+from matih_ray.sources.guarded_names import guarded
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.state.base import EndpointRecord
 
@@ -89,7 +90,8 @@ def _built_source(ports: Ports, spec: EndpointSpec) -> SourceEndpoint:
     """The check of the host is repeated for every use, since names may come to mean others."""
     for address in addresses_of(spec.config):
         spec.host_policy.resolve_allowed(*address)
-    return cast("SourceEndpoint", ports.registry.resolve("sources", spec.type)(spec))
+    source = cast("SourceEndpoint", ports.registry.resolve("sources", spec.type)(spec))
+    return guarded(source, spec.host_policy)
 
 
 def _secrets(ports: Ports, record: EndpointRecord) -> dict[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from matih_ray.errors import ConfigurationError, DnsResolutionError, HostNotAllowedError
@@ -106,6 +106,18 @@ class HostPolicy:
         for address in addresses:
             self._check(name, host, address)
         return addresses
+
+    def check_addresses(self, host: str, addresses: Collection[Address]) -> None:
+        """Check what somebody else has resolved a host to.
+
+        Raises:
+            HostNotAllowedError: The host, or any one of the addresses, is not allowed.
+        """
+        name = _ascii(host)
+        if any(_under(name, suffix) for suffix in self.denied_suffixes):
+            raise _refused(host, "is on the list of denied hosts")
+        for address in addresses:
+            self._check(name, host, address)
 
     def _check_local_socket(self, host: str) -> None:
         if not self.private_hosts or self.allowed_networks or self.allowed_suffixes:
