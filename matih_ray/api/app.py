@@ -24,6 +24,7 @@ from matih_ray.api.routes import (
     health,
     notifications,
     runs,
+    schedules,
     units,
 )
 from matih_ray.api.tokens import open_tokens
@@ -104,7 +105,9 @@ def create_app(
         responses=_PROBLEM_RESPONSES,
     )
     app.state.runtime = Runtime(ports, limits, Deadlines(limits), calls or DirectCalls())
-    for module in (health, connectors, notifications, endpoints, units, runs, checkpoints):
+    for module in (
+        health, connectors, notifications, endpoints, units, runs, schedules, checkpoints,
+    ):  # fmt: skip
         app.include_router(module.router, prefix=API_PREFIX)
     app.add_exception_handler(MatihError, _shown(_as_is))
     app.add_exception_handler(HTTPException, _shown(_framework_error))

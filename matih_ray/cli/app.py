@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from matih_ray import __version__
-from matih_ray.cli import connectors, endpoints, notifications, runs, service, state, units
+from matih_ray.cli import (
+    connectors,
+    endpoints,
+    notifications,
+    runs,
+    schedules,
+    service,
+    state,
+    units,
+)
 from matih_ray.cli.client import ClientSettings
 
 app = typer.Typer(
@@ -54,6 +63,7 @@ app.command("units")(units.units)
 app.command("plan")(units.plan)
 app.command("run")(runs.run)
 app.add_typer(runs.app, name="runs")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(state.app, name="state")
 app.command("token")(service.token)
 app.command("health")(service.health)

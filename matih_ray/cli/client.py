@@ -32,6 +32,7 @@ from matih_ray.errors import MatihError
 from matih_ray.model.connector import ConnectorTest, ConnectorUsage, Notification
 from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.run import SliceRecord
+from matih_ray.model.schedule import Schedule
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue, Value
 from matih_ray.model.webhook import Webhook, WebhookAttempt
@@ -163,6 +164,29 @@ class ControlClient:
     def usage(self, connector: ConnectorBody, days: int) -> ConnectorUsage:
         """What the connector's runs have read."""
         return self._get(ConnectorUsage, f"/connectors/{connector.id}/usage", {"days": days})
+
+    # schedules
+
+    def create_schedule(self, draft: dict[str, JsonValue]) -> Schedule:
+        """Create a schedule."""
+        return self._post(Schedule, "/schedules", draft)
+
+    def schedules(self) -> Iterator[Schedule]:
+        """All schedules."""
+        return self._pages(PageBody[Schedule], "/schedules", {})
+
+    def schedule(self, schedule_id: str) -> Schedule:
+        """One schedule."""
+        return self._get(Schedule, f"/schedules/{quote(schedule_id, safe='')}")
+
+    def change_schedule(self, schedule_id: str, change: dict[str, JsonValue]) -> Schedule:
+        """Change a schedule."""
+        path = f"/schedules/{quote(schedule_id, safe='')}"
+        return self._value(Schedule, self._send("PATCH", path, body=change))
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Delete a schedule."""
+        self._send("DELETE", f"/schedules/{quote(schedule_id, safe='')}")
 
     # notifications
 

@@ -1,6 +1,6 @@
 """The supervisor: finds runs whose planner has died, and hands them to a living one.
 It also restarts planners whose process hangs, lets connectors be tested when they are due, and
-sends notifications to webhooks.
+starts the runs of schedules and sends notifications to webhooks.
 
 One detached actor a cluster, restarted by Ray. It decides nothing about a run: it only launches,
 and launching a run that has a living owner does nothing.
@@ -16,6 +16,7 @@ from typing import Any
 import ray
 import structlog
 
+from matih_ray.control.schedules import PASS_SCHEDULES, start_due_runs
 from matih_ray.control.webhook_delivery import deliver_due
 from matih_ray.errors import MatihError
 from matih_ray.execution.health_sweep import sweep_connectors
@@ -27,6 +28,8 @@ from matih_ray.settings import Settings
 # longer than a sweep, since a kill costs all runs of the planner a relaunch.
 UNRESPONSIVE_AFTER_S = 60.0
 
+# How often the supervisor looks for schedules that are due.
+START_EVERY_S = 1.0
 # How often the supervisor looks for notifications to send.
 DELIVER_EVERY_S = 5.0
 # How often the supervisor looks for connectors whose health check is due.
@@ -45,6 +48,7 @@ class Supervisor:
         self._pings: dict[int, tuple[Any, float]] = {}  # planner -> (answer, asked at, s)
         threading.Thread(target=self._sweep_forever, name="sweep", daemon=True).start()
         threading.Thread(target=self._check_forever, name="health", daemon=True).start()
+        threading.Thread(target=self._start_forever, name="schedules", daemon=True).start()
         threading.Thread(target=self._deliver_forever, name="webhooks", daemon=True).start()
 
     def ping(self) -> str:
@@ -95,6 +99,17 @@ class Supervisor:
                 log.warning("health_checks_failed", detail=str(error))
             if found == 0:
                 time.sleep(min(CHECK_EVERY_S, self._settings.connector_check_s / 10))
+
+    def _start_forever(self) -> None:
+        """Apart from the others: what is due must not wait for what hangs."""
+        while True:
+            found = 0
+            try:
+                found = start_due_runs(self._ports)
+            except (MatihError, ray.exceptions.RayError) as error:
+                log.warning("schedules_failed", detail=str(error))
+            if found < PASS_SCHEDULES:
+                time.sleep(START_EVERY_S)
 
     def _deliver_forever(self) -> None:
         """Apart from the checks, which may take minutes."""

@@ -11,6 +11,7 @@ from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.connector import ConnectorState, ConnectorUsage, Notification
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
 from matih_ray.model.run import RunRecord, RunRequest, RunState, SliceRecord
+from matih_ray.model.schedule import Schedule
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue, Value
 
@@ -200,6 +201,35 @@ class MetadataStore(Protocol):
         self, tenant_id: TenantId, *, offset: int = 0, limit: int = 100
     ) -> list[Notification]:
         """A page of notifications, newest first."""
+
+    # schedules
+    def put_schedule(self, schedule: Schedule) -> Schedule:
+        """Insert (version 0) or replace by compare-and-set; returns it with its new version.
+
+        Raises:
+            StateConflictError: Somebody else changed it.
+            ConflictError: The stream has another schedule.
+            NotFoundError: The endpoint is gone.
+        """
+
+    def get_schedule(self, tenant_id: TenantId, schedule_id: str) -> Schedule:
+        """Raises `NotFoundError`."""
+
+    def list_schedules(
+        self,
+        tenant_id: TenantId,
+        *,
+        endpoint_id: EndpointId | None = None,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[Schedule]:
+        """A page of schedules, ordered by endpoint, unit and sink."""
+
+    def delete_schedule(self, tenant_id: TenantId, schedule_id: str) -> None:
+        """Raises `NotFoundError`. Those of a deleted endpoint go with it."""
+
+    def find_due_schedules(self, at: datetime, limit: int = 100) -> list[Schedule]:
+        """Schedules of all tenants that are due, longest due first."""
 
     # catalog
     def replace_units(

@@ -13,6 +13,7 @@ from matih_ray.state.migrate import upgrade
 from matih_ray.state.sql_connectors import SqlConnectorStates, SqlNotifications
 from matih_ray.state.sql_endpoints import SqlCatalog, SqlEndpoints
 from matih_ray.state.sql_runs import SqlRuns
+from matih_ray.state.sql_schedules import SqlSchedules
 from matih_ray.state.sql_units import SqlSlices, SqlUnitStates
 
 
@@ -22,6 +23,7 @@ class SqlMetadataStore(
     SqlNotifications,
     SqlCatalog,
     SqlRuns,
+    SqlSchedules,
     SqlSlices,
     SqlUnitStates,
 ):

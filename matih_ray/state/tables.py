@@ -138,6 +138,26 @@ notifications = Table(
     Index("ix_notifications_deliver_at", "deliver_at"),
 )
 
+schedules = Table(
+    "schedules",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    _name("schedule_id", primary_key=True),
+    _name("endpoint_id"),
+    _name("unit_id"),
+    _name("sink_id"),
+    Column("due_at", UtcTime),
+    Column("document", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("uq_schedules_stream", "tenant_id", "endpoint_id", "unit_id", "sink_id", unique=True),
+    Index("ix_schedules_due_at", "due_at"),
+    ForeignKeyConstraint(
+        ["tenant_id", "endpoint_id"],
+        ["endpoints.tenant_id", "endpoints.endpoint_id"],
+        ondelete="CASCADE",
+    ),
+)
+
 catalog_dataset = Table(
     "catalog_dataset",
     metadata,

@@ -47,6 +47,11 @@ ROUTES = {
     ("POST", "/runs/{runId}/pause"): WRITE,
     ("POST", "/runs/{runId}/resume"): WRITE,
     ("POST", "/runs/{runId}/cancel"): WRITE,
+    ("POST", "/schedules"): WRITE,
+    ("GET", "/schedules"): READ,
+    ("GET", "/schedules/{scheduleId}"): READ,
+    ("PATCH", "/schedules/{scheduleId}"): WRITE,
+    ("DELETE", "/schedules/{scheduleId}"): WRITE,
     ("GET", "/checkpoints"): READ,
     ("DELETE", "/checkpoints"): WRITE,
 }
@@ -64,6 +69,12 @@ BODIES = {
     ("PUT", "/endpoints/{endpointId}"): {"config": {}},
     ("POST", "/plans"): {"endpointId": "-", "unitId": "public.orders"},
     ("POST", "/runs"): {"endpointId": "-", "unitId": "public.orders"},
+    ("POST", "/schedules"): {
+        "endpointId": "-",
+        "unitId": "public.orders",
+        "timing": {"everyS": 60},
+    },
+    ("PATCH", "/schedules/{scheduleId}"): {"enabled": False},
 }
 
 
@@ -84,6 +95,7 @@ def send(lab: Lab, method: str, path: str, endpoint_id: str, run_id: str, tenant
         "connectorId": endpoint_id,
         "endpointId": endpoint_id,
         "runId": run_id,
+        "scheduleId": "no-such-schedule",
         "unitId": "public.orders",
     }
     body = BODIES.get((method, path))

@@ -9,6 +9,7 @@ from matih_ray.api.wire import PROBLEM_MEDIA_TYPE
 from matih_ray.control.connectors import ConnectorChange, ConnectorDraft, CredentialsChange
 from matih_ray.control.endpoints import EndpointChange, EndpointDraft
 from matih_ray.control.loads import LoadRequest
+from matih_ray.control.schedules import ScheduleChange, ScheduleDraft
 from matih_ray.control.webhooks import WebhookDraft
 from tests.api.lab import Lab
 
@@ -22,6 +23,8 @@ BODIES = {
     "plan": LoadRequest,
     "startRun": LoadRequest,
     "setWebhook": WebhookDraft,
+    "createSchedule": ScheduleDraft,
+    "changeSchedule": ScheduleChange,
 }
 
 

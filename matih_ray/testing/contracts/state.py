@@ -27,6 +27,7 @@ from matih_ray.testing.contracts.state_samples import (
     new_tenant,
     together,
 )
+from matih_ray.testing.contracts.state_schedules import ScheduleContract
 from matih_ray.testing.contracts.state_units import UnitStateContract
 
 EXACT_VALUES: list[JsonValue] = [
@@ -226,7 +227,12 @@ class KeyValueContract:
 
 
 class MetadataContract(
-    EndpointContract, ConnectorContract, RunContract, RunLifeContract, UnitStateContract
+    EndpointContract,
+    ConnectorContract,
+    ScheduleContract,
+    RunContract,
+    RunLifeContract,
+    UnitStateContract,
 ):
     """What every metadata store must keep."""
 
