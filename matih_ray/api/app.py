@@ -21,6 +21,7 @@ from matih_ray.api.routes import (
     checkpoints,
     connectors,
     endpoints,
+    graphql,
     health,
     notifications,
     runs,
@@ -106,17 +107,31 @@ def create_app(
     )
     app.state.runtime = Runtime(ports, limits, Deadlines(limits), calls or DirectCalls())
     for module in (
-        health, connectors, notifications, endpoints, units, runs, schedules, checkpoints,
+        health, connectors, notifications, endpoints, units, runs, schedules, checkpoints, graphql,
     ):  # fmt: skip
         app.include_router(module.router, prefix=API_PREFIX)
+    surround(app, ports, limits)
+    return app
+
+
+def surround(
+    app: FastAPI,
+    ports: Ports,
+    limits: Limits,
+    authentication: type[Authentication] = Authentication,
+) -> None:
+    """Give an application what surrounds every request: ids, problems, authentication, limits.
+
+    Raises:
+        ConfigurationError: The key that tokens are verified with is missing or too short.
+    """
     app.add_exception_handler(MatihError, _shown(_as_is))
     app.add_exception_handler(HTTPException, _shown(_framework_error))
     app.add_exception_handler(RequestValidationError, _invalid)
     # the last one added is the outermost
     app.add_middleware(BodyLimit, max_bytes=limits.body_bytes)
-    app.add_middleware(Authentication, tokens=open_tokens(ports.settings))
+    app.add_middleware(authentication, tokens=open_tokens(ports.settings))
     app.add_middleware(Boundary)
-    return app
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -47,6 +47,7 @@ ROUTES = {
     ("POST", "/runs/{runId}/pause"): WRITE,
     ("POST", "/runs/{runId}/resume"): WRITE,
     ("POST", "/runs/{runId}/cancel"): WRITE,
+    ("POST", "/graphql"): READ,
     ("POST", "/schedules"): WRITE,
     ("GET", "/schedules"): READ,
     ("GET", "/schedules/{scheduleId}"): READ,
@@ -69,6 +70,7 @@ BODIES = {
     ("PUT", "/endpoints/{endpointId}"): {"config": {}},
     ("POST", "/plans"): {"endpointId": "-", "unitId": "public.orders"},
     ("POST", "/runs"): {"endpointId": "-", "unitId": "public.orders"},
+    ("POST", "/graphql"): {"query": "{ ingestionSinks { id } }"},
     ("POST", "/schedules"): {
         "endpointId": "-",
         "unitId": "public.orders",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.routing import APIRoute
 
+from matih_ray.api.graphql import GraphqlRequest
 from matih_ray.api.wire import PROBLEM_MEDIA_TYPE
 from matih_ray.control.connectors import ConnectorChange, ConnectorDraft, CredentialsChange
 from matih_ray.control.endpoints import EndpointChange, EndpointDraft
@@ -23,6 +24,7 @@ BODIES = {
     "plan": LoadRequest,
     "startRun": LoadRequest,
     "setWebhook": WebhookDraft,
+    "executeGraphql": GraphqlRequest,
     "createSchedule": ScheduleDraft,
     "changeSchedule": ScheduleChange,
 }
