@@ -4,8 +4,8 @@ A host is checked before a source is built, and most clients look the name up ag
 connect, or follow the server to another one (a member of a replica set, a redirect). Sources that
 can be given an address connect to the checked one; for the clients that cannot, Python's resolver
 itself answers only with allowed addresses, in the thread in which the source is working. Clients
-that do not ask Python (pyarrow's object stores, librdkafka) or ask in threads of their own
-(pymongo's monitors, which only greet a server) are not covered.
+that do not ask Python (librdkafka) or ask in threads of their own (pymongo's monitors, which only
+greet a server; Arrow's, in which files of S3 are read) are not covered.
 
 Why a replaced function: every pure Python client comes down to `socket.getaddrinfo`, and none of
 them offers a place for another resolver.

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -35,7 +36,7 @@ from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.policy import IngestionPolicy, LateCommits, RunMode
 from matih_ray.planning.planner import make_plan
 from matih_ray.sources.base import EndpointSpec, IngestionContext
-from matih_ray.sources.files import S3Source
+from matih_ray.sources.files.s3 import S3Source
 from matih_ray.testing.devstack.dynamodb import ACCESS_KEY_ID, REGION
 from matih_ray.testing.devstack.object_stores import SECRET_ACCESS_KEY, S3Server
 from matih_ray.testing.devstack.ports import free_port
@@ -193,6 +194,44 @@ def test_a_file_changed_since_planning_and_a_new_column_are_noticed(server: S3Se
         list(source.read(unit, again.slices[0], FULL))
 
 
+def test_a_folder_of_several_formats_is_shown_and_says_why_it_is_not_read(
+    server: S3Server, bucket: str
+):
+    server.put(bucket, "t/1.parquet", parquet_bytes(a=pa.array([1])))
+    server.put(bucket, "t/2.csv", b"a\n2\n")
+    source = source_of(server.url, bucket)
+    (listed,) = source.list_units(IngestionContext(TenantId("t")))
+    assert (listed.unit_id, listed.kind, listed.columns) == ("t", "mixed", ())
+    with pytest.raises(SourceRejectedError, match="several formats, csv and parquet; declare"):
+        source.describe_unit(UnitId("t"))
+    dataset = {"name": "d", "glob": "t/*.csv"}
+    apart = source_of(server.url, bucket, datasets=[dataset])
+    unit = apart.describe_unit(UnitId("d"))
+    server.put(bucket, "t/3.csv", b"a\n3\n")
+    assert [row["a"] for row in loaded(apart, "d")] == [2, 3]
+    whole = source_of(server.url, bucket, datasets=[{"name": "d", "glob": "t"}])
+    with pytest.raises(SourceRejectedError, match="several formats"):
+        make_plan(whole, unit, None, FULL)
+
+
+def test_files_of_no_known_format_are_counted_by_the_plan(server: S3Server, bucket: str):
+    server.put(bucket, "t/1.csv", b"a\n1\n")
+    server.put(bucket, "t/notes.txt", b"a\n2\n")
+    server.put(bucket, "t/_SUCCESS", b"done")
+    source = source_of(server.url, bucket)
+    unit = source.describe_unit(UnitId("t"))
+    for policy in (FULL, INCREMENTAL):
+        notes = make_plan(source, unit, None, policy).notes
+        assert [note for note in notes if note.startswith("1 files are left out")]
+
+
+def test_a_truncated_file_is_called_damaged_by_its_name(server: S3Server, bucket: str):
+    packed = gzip.compress(b"a\n" + b"1\n" * 100_000)
+    server.put(bucket, "t/1.csv.gz", packed[: len(packed) // 2])
+    with pytest.raises(SourceRejectedError, match="damaged"):
+        loaded(source_of(server.url, bucket), "t")
+
+
 def test_a_large_parquet_file_is_cut_by_its_row_groups(server: S3Server, bucket: str):
     server.put(bucket, "t/1.parquet", parquet_bytes(a=pa.array(range(1000))))
     source = source_of(server.url, bucket)
@@ -220,6 +259,27 @@ def test_files_of_the_same_second_are_neither_lost_nor_loaded_twice(
     assert seen == list(range(9, 0, -1))
     done = make_plan(source, source.describe_unit(UnitId("t")), checkpoint, policy)
     assert done.slices == ()
+
+
+def test_a_file_overwritten_within_the_second_of_its_loading_is_loaded_again(
+    server: S3Server, bucket: str
+):
+    source = source_of(server.url, bucket)
+    for _ in range(20):  # until both writes fall into one second
+        server.put(bucket, "t/1.csv", b"a\n1\n")
+        plan = make_plan(source, source.describe_unit(UnitId("t")), None, INCREMENTAL)
+        server.put(bucket, "t/1.csv", b"a\n2\n")
+        checkpoint = Checkpoint(
+            cursor=plan.slices[-1].cursor_after, cursor_column=plan.cursor_column
+        )
+        with pytest.raises(SourceChangedError):
+            rows_of(source, plan)
+        again = make_plan(source, source.describe_unit(UnitId("t")), checkpoint, INCREMENTAL)
+        assert [row["a"] for row in rows_of(source, again)] == [2]
+        times = [p.slices[0].params["parts"][0]["modifiedS"] for p in (plan, again)]
+        if times[0] == times[1]:
+            return
+    pytest.fail("no two writes fell into one second")
 
 
 def test_a_file_without_any_of_the_chosen_columns_keeps_its_rows(server: S3Server, bucket: str):
@@ -261,10 +321,21 @@ def test_keys_and_rights_are_told_apart():
         server.create_bucket("bucket")
         reader = server.create_user("reader", "s3:*")
         stranger = server.create_user("stranger", "dynamodb:*")
+        lister = server.create_user("lister", "s3:ListBucket")
         server.enforce()
+        server_files = boto3.client(
+            "s3",
+            region_name=REGION,
+            endpoint_url=server.url,
+            aws_access_key_id=reader[0],
+            aws_secret_access_key=reader[1],
+        )
         assert source_of(server.url, "bucket", *reader).test().latency_ms > 0
         wrong = source_of(server.url, "bucket", reader[0], SECRET_ACCESS_KEY)
         refused(wrong, AuthenticationFailedError)
         unknown = source_of(server.url, "bucket", "AKIAUNKNOWNUNKNOWN00", SECRET_ACCESS_KEY)
         refused(unknown, AuthenticationFailedError)
         refused(source_of(server.url, "bucket", *stranger), SourcePermissionError)
+        server_files.put_object(Bucket="bucket", Key="t/1.csv", Body=b"a\n1\n")
+        refused(source_of(server.url, "bucket", *lister), SourcePermissionError)
+        server_files.close()

@@ -70,7 +70,22 @@ def _piece(
     unit_id: str,
     documents: Sequence[Document],
 ) -> pa.RecordBatch:
-    arrays = [
+    arrays = document_arrays(dialect, columns, unit_id, documents)
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def document_arrays(
+    dialect: Dialect,
+    columns: tuple[SelectedColumn, ...],
+    unit_id: str,
+    documents: Sequence[Document],
+) -> list[pa.Array]:
+    """The documents' columns, each as an array.
+
+    Raises:
+        UnrepresentableValueError: A value does not fit its column.
+    """
+    return [
         pa.array(
             _values(dialect, column, unit_id, documents)
             if column.without is None
@@ -79,7 +94,6 @@ def _piece(
         )
         for column in columns
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _extra(dialect: Dialect, document: Document, named: frozenset[str]) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from matih_ray.errors import SourceRejectedError
@@ -13,8 +12,9 @@ from matih_ray.model.ids import EndpointId, UnitId
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor
 from matih_ray.sources.files.inference import type_of
 from matih_ray.sources.files.json_lines import native_type, pieces
-from matih_ray.sources.files.listing import FileSet, StoredFile
-from matih_ray.sources.files.tabular import csv_names, csv_reader
+from matih_ray.sources.files.listing import FileSet
+from matih_ray.sources.files.store import ObjectStore, StoredFile, open_file, open_stream
+from matih_ray.sources.files.tabular import SAMPLE_BYTES, csv_names, csv_reader
 from matih_ray.sources.files.types import (
     FILE_MODIFIED_AT,
     LINEAGE,
@@ -25,8 +25,6 @@ from matih_ray.sources.files.types import (
 
 # Each costs one or two requests. Half are the newest, which show new columns; the rest are spread.
 MAX_SAMPLED_FILES = 8
-# Text that is looked at of each file, and so the longest row of a CSV file that can be described.
-SAMPLE_BYTES = 1 << 20
 # Text is larger by about this when it was compressed.
 COMPRESSION = 4
 
@@ -41,14 +39,16 @@ class _Sample:
 
 
 def unit_of(
-    store: pafs.FileSystem, bucket: str, found: FileSet, endpoint_id: EndpointId, *, look: bool
+    store: ObjectStore, bucket: str, found: FileSet, endpoint_id: EndpointId, *, look: bool
 ) -> EndpointUnitDescriptor:
     """The unit of a dataset; without its columns unless `look`.
 
     Raises:
         SourceRejectedError: A file is damaged, or two disagree about a column.
     """
-    sample = _sampled(store, bucket, found) if look else _Sample()
+    if look:
+        found.check_one_format()
+    sample = _sampled(store, found) if look else _Sample()
     total = sum(file.size for file in found.files)
     columns = dict(sample.columns)
     for name, text in found.dataset.columns.items():
@@ -82,16 +82,16 @@ def sampled_files(files: tuple[StoredFile, ...]) -> list[StoredFile]:
     return [*(older[len(older) * i // half] for i in range(half)), *files[-half:]]
 
 
-def _sampled(store: pafs.FileSystem, bucket: str, found: FileSet) -> _Sample:
+def _sampled(store: ObjectStore, found: FileSet) -> _Sample:
     if found.format == "parquet":
-        return _parquet(store, bucket, found)
-    return (_csv if found.format == "csv" else _ndjson)(store, bucket, found)
+        return _parquet(store, found)
+    return (_csv if found.format == "csv" else _ndjson)(store, found)
 
 
-def _parquet(store: pafs.FileSystem, bucket: str, found: FileSet) -> _Sample:
+def _parquet(store: ObjectStore, found: FileSet) -> _Sample:
     sample, origin = _Sample(), dict[str, str]()
     for file in sampled_files(found.files):
-        with pq.ParquetFile(store.open_input_file(f"{bucket}/{file.path}")) as parquet:
+        with pq.ParquetFile(open_file(store, file)) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
         sample.rows += rows
         sample.bytes += file.size
@@ -110,12 +110,11 @@ def _parquet(store: pafs.FileSystem, bucket: str, found: FileSet) -> _Sample:
     return sample
 
 
-def _csv(store: pafs.FileSystem, bucket: str, found: FileSet) -> _Sample:
+def _csv(store: ObjectStore, found: FileSet) -> _Sample:
     sample, values = _Sample(), dict[str, list[pa.Array]]()
     for file in sampled_files(found.files):
-        path = f"{bucket}/{file.path}"
-        names = csv_names(store, path, found.dataset)
-        with csv_reader(store, path, found.dataset, names, SAMPLE_BYTES) as reader:
+        names = csv_names(store, file, found.dataset)
+        with csv_reader(store, file, found.dataset, names, SAMPLE_BYTES) as reader:
             batch = next(iter(reader), None)
         for name in names:
             column = [] if batch is None else [batch.column(name)]
@@ -129,10 +128,10 @@ def _csv(store: pafs.FileSystem, bucket: str, found: FileSet) -> _Sample:
     return sample
 
 
-def _ndjson(store: pafs.FileSystem, bucket: str, found: FileSet) -> _Sample:
+def _ndjson(store: ObjectStore, found: FileSet) -> _Sample:
     sample, values = _Sample(), dict[str, list[object]]()
     for file in sampled_files(found.files):
-        with store.open_input_stream(f"{bucket}/{file.path}") as stream:
+        with open_stream(store, file, SAMPLE_BYTES) as stream:
             rows, read = next(pieces(stream, file.path), ([], 0))
         sample.rows += len(rows)
         sample.bytes += _stored_bytes(file, read)

@@ -1,12 +1,10 @@
-"""Rows of one file, of whatever format, with where they came from; and whether the file still is
-what was planned."""
+"""Rows of one file, of whatever format, with where they came from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from matih_ray.errors import SourceChangedError
@@ -14,29 +12,14 @@ from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.sources.base import TARGET_BATCH_BYTES
 from matih_ray.sources.files.config import Dataset
 from matih_ray.sources.files.json_lines import json_batch, pieces
-from matih_ray.sources.files.listing import StoredFile, stored
 from matih_ray.sources.files.slices import FilePart
+from matih_ray.sources.files.store import ObjectStore, StoredFile, open_file, open_stream
 from matih_ray.sources.files.tabular import csv_batches, csv_names, csv_reader, parquet_batches
 from matih_ray.sources.files.types import FILE_MODIFIED_AT, FILE_PATH, LINEAGE, arriving
 
 
-def check_unchanged(store: pafs.FileSystem, bucket: str, planned: StoredFile) -> None:
-    """Compare size and time with what was planned.
-
-    Raises:
-        SourceChangedError: The file is gone or another.
-    """
-    info = store.get_file_info(f"{bucket}/{planned.path}")
-    if info.type != pafs.FileType.File or stored(info, bucket) != planned:
-        raise SourceChangedError(
-            f"{planned.path} was changed or removed since planning; start a new run",
-            file=planned.path,
-        )
-
-
 def part_batches(
-    store: pafs.FileSystem,
-    bucket: str,
+    store: ObjectStore,
     part: FilePart,
     unit: EndpointUnitDescriptor,
     dataset: Dataset,
@@ -49,7 +32,7 @@ def part_batches(
         UnrepresentableValueError: A value is not exactly of its column's type.
     """
     data = pa.schema([field for field in schema if field.name not in LINEAGE])
-    for batch in _data_batches(store, bucket, part, unit, dataset, data):
+    for batch in _data_batches(store, part, unit, dataset, data):
         yield _with_lineage(batch, part.file, schema)
 
 
@@ -75,28 +58,26 @@ def _joined(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _data_batches(
-    store: pafs.FileSystem,
-    bucket: str,
+    store: ObjectStore,
     part: FilePart,
     unit: EndpointUnitDescriptor,
     dataset: Dataset,
     schema: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
-    path = f"{bucket}/{part.path}"
     if unit.kind == "parquet":
-        with pq.ParquetFile(store.open_input_file(path)) as file:
+        with pq.ParquetFile(open_file(store, part.file)) as file:
             _check_known(unit, part.path, file.schema_arrow.names)
             _check_types(unit, part.path, file.schema_arrow)
             yield from parquet_batches(file, part.path, schema, part.groups)
     elif unit.kind == "csv":
-        names = csv_names(store, path, dataset)
+        names = csv_names(store, part.file, dataset)
         _check_known(unit, part.path, names)
-        with csv_reader(store, path, dataset, names) as reader:
+        with csv_reader(store, part.file, dataset, names) as reader:
             yield from csv_batches(reader, part.path, schema)
     else:
         natives = {column.name: column.native_type for column in unit.columns}
         start = 1
-        with store.open_input_stream(path) as stream:
+        with open_stream(store, part.file) as stream:
             for rows, _ in pieces(stream, part.path):
                 _check_known(unit, part.path, list(dict.fromkeys(k for row in rows for k in row)))
                 yield json_batch(rows, part.path, schema, natives, start)

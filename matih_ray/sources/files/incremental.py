@@ -1,9 +1,10 @@
 """Plans of new files by the time at which the store got them.
 
-The cursor is the greatest time loaded, and the files of that second by name: a file that appears
-later with the same time is neither lost nor loaded twice. S3 dates a multipart upload by its
-start, so that a file may appear *below* the cursor; `lateCommits=lookback` keeps the names of all
-files of the last `lookback` seconds and finds it. A changed file is a new one, and loaded whole.
+The cursor is the greatest time loaded, and the files of that second by name and version: a file
+that appears, or is overwritten, later with the same time is neither lost nor loaded twice. S3 dates
+a multipart upload by its start, so that a file may appear *below* the cursor;
+`lateCommits=lookback` keeps the names of all files of the last `lookback` seconds and finds it. A
+changed file is a new one, and loaded whole.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.policy import IngestionPolicy, LateCommits
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import Value
-from matih_ray.sources.files.listing import FileSet, StoredFile
+from matih_ray.sources.files.listing import FileSet
 from matih_ray.sources.files.slices import grouped, make_slice, rows_in, whole
+from matih_ray.sources.files.store import StoredFile
 from matih_ray.sources.files.types import FILE_MODIFIED_AT
 
 CURSOR = "files-modified"
@@ -24,10 +26,11 @@ MAX_REMEMBERED_FILES = 1000
 
 
 class FilesCursor(Value):
-    """Everything before `since_s` is loaded, and so are `files` (path to time) from then on."""
+    """Everything before `since_s` is loaded, and so are `files` (path to time and version) from
+    then on."""
 
     since_s: int
-    files: dict[str, int]
+    files: dict[str, tuple[int, str]]
 
 
 def plan_new_files(
@@ -61,7 +64,7 @@ def plan_new_files(
         strategy=CURSOR,
         statistics={"totalFiles": len(new), "totalBytes": sum(file.size for file in new)},
         cursor_column=FILE_MODIFIED_AT,
-        notes=("a file that was changed after it was loaded is loaded again, whole",),
+        notes=("a file that was changed after it was loaded is loaded again, whole", *found.notes),
     )
 
 
@@ -76,7 +79,8 @@ def _cursor(unit: EndpointUnitDescriptor, checkpoint: Checkpoint | None) -> File
 
 
 def _is_new(file: StoredFile, known: FilesCursor) -> bool:
-    return file.modified_s >= known.since_s and known.files.get(file.path) != file.modified_s
+    loaded = (file.modified_s, file.version)
+    return file.modified_s >= known.since_s and known.files.get(file.path) != loaded
 
 
 def _advanced(
@@ -84,11 +88,11 @@ def _advanced(
 ) -> FilesCursor:
     """The cursor once these files are loaded. It never goes back."""
     times = {} if known is None else dict(known.files)
-    times.update((file.path, file.modified_s) for file in files)
-    since_s = max(times.values()) - window_s
+    times.update((file.path, (file.modified_s, file.version)) for file in files)
+    since_s = max(time_s for time_s, _ in times.values()) - window_s
     if known is not None:
         since_s = max(since_s, known.since_s)
-    kept = {path: time for path, time in times.items() if time >= since_s}
+    kept = {path: seen for path, seen in times.items() if seen[0] >= since_s}
     if len(kept) > MAX_REMEMBERED_FILES:
         raise PlanError(
             f"{unit.unit_id} has more than {MAX_REMEMBERED_FILES} files within {window_s + 1} s, "

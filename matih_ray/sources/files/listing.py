@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import cast
-
-import pyarrow.fs as pafs
+from typing import Final, Literal
 
 from matih_ray.errors import SourceRejectedError, UnknownUnitError
 from matih_ray.sources.files.config import Dataset, FilesConfig, Format
+from matih_ray.sources.files.store import ObjectStore, StoredFile
 
+MIXED: Final = "mixed"
 # One listing is held in memory, at about half a kilobyte a file.
 MAX_FILES = 1_000_000
 
@@ -26,72 +25,78 @@ _FORMATS: dict[str, Format] = {
 _COMPRESSED = re.compile(r"\.(gz|zst)$")
 
 
-@dataclass(frozen=True, order=True)
-class StoredFile:
-    """One file. `path` is relative to the bucket; `modified_s` whole seconds since 1970, because
-    S3 reports no more for a single file."""
-
-    modified_s: int
-    path: str
-    size: int
-
-    @property
-    def modified_at(self) -> datetime:
-        """When the store got it."""
-        return datetime.fromtimestamp(self.modified_s, tz=timezone.utc)
-
-
 @dataclass(frozen=True)
 class FileSet:
-    """A dataset with its files, ordered by time and path, and the format of all of them."""
+    """A dataset with its files, ordered by time and path, and the format of all of them.
+    `unknown` counts files beside them that have no known format."""
 
     dataset: Dataset
-    format: Format
+    format: Format | Literal["mixed"]
     files: tuple[StoredFile, ...]
+    unknown: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a plan says about files that it leaves out."""
+        if not self.unknown:
+            return ()
+        return (f"{self.unknown} files are left out: their names end in no known format",)
+
+    def check_one_format(self) -> None:
+        """Raise unless all files have one format.
+
+        Raises:
+            SourceRejectedError: Names the formats and the remedy.
+        """
+        if self.format == MIXED:
+            kinds = sorted({str(format_of(file.path)) for file in self.files})
+            raise SourceRejectedError(
+                f"dataset {self.dataset.name} has files of several formats, {' and '.join(kinds)}; "
+                "declare datasets whose globs keep them apart",
+                dataset=self.dataset.name,
+            )
 
 
-def stored(info: pafs.FileInfo, bucket: str) -> StoredFile:
-    """What Arrow says about a file."""
-    path = info.path.removeprefix(f"{bucket}/")
-    return StoredFile(modified_s=info.mtime_ns // 1_000_000_000, path=path, size=info.size)
-
-
-def list_files(store: pafs.FileSystem, bucket: str, prefix: str) -> list[StoredFile]:
+def list_files(store: ObjectStore, prefix: str) -> list[StoredFile]:
     """All data files below the prefix. Hidden ones (`_SUCCESS`, `.tmp`) and empty ones are none.
 
     Raises:
         SourceRejectedError: There are more than `MAX_FILES`.
     """
-    base = "/".join([bucket, *filter(None, prefix.strip("/").split("/"))])
-    selector = pafs.FileSelector(base, recursive=True, allow_not_found="/" in base)
-    infos = [info for info in store.get_file_info(selector) if info.type == pafs.FileType.File]
-    if len(infos) > MAX_FILES:
-        raise SourceRejectedError(f"{base} has more than {MAX_FILES} files; narrow the prefix")
-    # a declared dataset with `names` may be empty; an empty file has no header and no footer
-    return [stored(info, bucket) for info in infos if info.size and not _hidden(info.base_name)]
+    found = []
+    for number, file in enumerate(store.list_files(folder_of(prefix)), start=1):
+        if number > MAX_FILES:
+            raise SourceRejectedError(
+                f"there are more than {MAX_FILES} files below {prefix or '/'}; narrow the prefix"
+            )
+        # a declared dataset with `names` may be empty; an empty file has no header and no footer
+        if file.size and not _hidden(file.path.rpartition("/")[2]):
+            found.append(file)
+    return found
+
+
+def folder_of(prefix: str) -> str:
+    """What the paths of all files in a folder begin with."""
+    parts = [part for part in prefix.split("/") if part]
+    return "/".join([*parts, ""])
 
 
 def file_sets(files: Iterable[StoredFile], config: FilesConfig) -> dict[str, FileSet]:
-    """Datasets by name: the declared ones, or else each folder that holds files of one format.
-
-    Raises:
-        SourceRejectedError: A declared dataset's files are of several formats.
-    """
-    prefix = config.prefix.strip("/")
-    relative = {file: file.path.removeprefix(prefix).lstrip("/") for file in files}
+    """Datasets by name: the declared ones, or else each folder that holds files of a known format.
+    One of several formats is `mixed`: it is shown, so that nobody thinks it empty, and not read."""
+    start = len(folder_of(config.prefix))
+    relative = {file: file.path[start:] for file in files}
     if config.datasets:
         return {dataset.name: _declared(dataset, relative) for dataset in config.datasets}
-    folders: dict[str, list[StoredFile]] = {}
+    folders: dict[str, dict[StoredFile, str]] = {}
     for file, path in relative.items():
-        if format_of(path) is not None:
-            folders.setdefault(path.rpartition("/")[0], []).append(file)
+        folders.setdefault(path.rpartition("/")[0], {})[file] = path
     found = {}
     for folder, members in folders.items():
-        formats = {format_of(file.path) for file in members}
-        if len(formats) == 1:
-            name = folder or "."
-            dataset = Dataset(name=name, glob=f"{folder}/*".lstrip("/"))
-            found[name] = FileSet(dataset, cast("Format", formats.pop()), tuple(sorted(members)))
+        dataset = Dataset(name=folder or ".", glob=f"{folder}/*".lstrip("/"))
+        file_set_ = _set_of(dataset, members)
+        if file_set_.files:
+            found[dataset.name] = file_set_
     return found
 
 
@@ -113,16 +118,17 @@ def format_of(path: str) -> Format | None:
 
 def _declared(dataset: Dataset, relative: dict[StoredFile, str]) -> FileSet:
     pattern = _pattern(dataset.glob)
-    members = [file for file, path in relative.items() if pattern.fullmatch(path)]
-    formats = {dataset.format or format_of(file.path) for file in members} - {None}
-    if len(formats) > 1:
-        raise SourceRejectedError(
-            f"dataset {dataset.name} has files of several formats; narrow its glob",
-            dataset=dataset.name,
-        )
-    format_ = formats.pop() if formats else dataset.format or "parquet"
-    kept = [file for file in members if dataset.format or format_of(file.path)]
-    return FileSet(dataset, format_ or "parquet", tuple(sorted(kept)))
+    return _set_of(dataset, {f: path for f, path in relative.items() if pattern.fullmatch(path)})
+
+
+def _set_of(dataset: Dataset, members: dict[StoredFile, str]) -> FileSet:
+    formats = {file: dataset.format or format_of(path) for file, path in members.items()}
+    kept = sorted(file for file, format_ in formats.items() if format_ is not None)
+    kinds = sorted({format_ for format_ in formats.values() if format_ is not None})
+    format_ = kinds[0] if kinds else dataset.format or "parquet"
+    return FileSet(
+        dataset, format_ if len(kinds) < 2 else MIXED, tuple(kept), len(members) - len(kept)
+    )
 
 
 def _pattern(glob: str) -> re.Pattern[str]:

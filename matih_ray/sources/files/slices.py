@@ -6,13 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue, Value
-from matih_ray.sources.files.listing import StoredFile
+from matih_ray.sources.files.store import ObjectStore, StoredFile, open_file
 
 # A slice is stored and shown as one value.
 MAX_FILES_PER_SLICE = 1000
@@ -26,12 +25,13 @@ class FilePart(Value):
     path: str
     size: int
     modified_s: int
+    version: str
     groups: tuple[int, ...] | None = None
 
     @property
     def file(self) -> StoredFile:
         """The file that was planned."""
-        return StoredFile(self.modified_s, self.path, self.size)
+        return StoredFile(self.modified_s, self.path, self.size, self.version)
 
 
 class FilesSlice(Value):
@@ -66,7 +66,9 @@ def make_slice(
 
 def whole(file: StoredFile) -> FilePart:
     """All of a file."""
-    return FilePart(path=file.path, size=file.size, modified_s=file.modified_s)
+    return FilePart(
+        path=file.path, size=file.size, modified_s=file.modified_s, version=file.version
+    )
 
 
 def rows_in(unit: EndpointUnitDescriptor, file: StoredFile) -> int:
@@ -93,8 +95,7 @@ def grouped(
 
 
 def divided(
-    store: pafs.FileSystem,
-    bucket: str,
+    store: ObjectStore,
     unit: EndpointUnitDescriptor,
     files: Iterable[StoredFile],
     target_rows: int,
@@ -105,7 +106,7 @@ def divided(
         if unit.kind != "parquet" or rows <= LARGE_FILE_SLICES * target_rows:
             yield whole(file), rows
             continue
-        with pq.ParquetFile(store.open_input_file(f"{bucket}/{file.path}")) as parquet:
+        with pq.ParquetFile(open_file(store, file)) as parquet:
             meta = parquet.metadata
             sizes = [meta.row_group(index).num_rows for index in range(meta.num_row_groups)]
         yield from _row_groups(file, sizes, target_rows)

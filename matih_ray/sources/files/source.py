@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
 import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import islice
+from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
 from matih_ray.errors import (
     PlanError,
     SourceChangedError,
+    SourcePermissionError,
     SourceRejectedError,
     UnknownUnitError,
     ValidationError,
@@ -21,28 +24,36 @@ from matih_ray.model.ids import EndpointId, UnitId
 from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.policy import MAX_SLICES_PER_PLAN, IngestionPolicy, RunMode
 from matih_ray.model.unit import EndpointUnitDescriptor, Fidelity
+from matih_ray.model.value import Value
 from matih_ray.sources.base import ConnectionTest, IngestionContext
 from matih_ray.sources.files.catalog import unit_of
 from matih_ray.sources.files.config import FilesConfig
 from matih_ray.sources.files.failures import mapped_errors
-from matih_ray.sources.files.formats import check_unchanged, coalesced, part_batches
+from matih_ray.sources.files.formats import coalesced, part_batches
 from matih_ray.sources.files.incremental import plan_new_files
-from matih_ray.sources.files.listing import FileSet, file_set, file_sets, list_files
+from matih_ray.sources.files.listing import FileSet, file_set, file_sets, folder_of, list_files
 from matih_ray.sources.files.slices import FilesSlice, divided, grouped, make_slice, parse
+from matih_ray.sources.files.store import ObjectStore, check_unchanged
 from matih_ray.sources.files.types import LINEAGE, parsed
 
 LISTED = "files-listed"
+# Looked through for one that is not empty, as markers of folders are.
+TESTED_FILES = 10
 
 
 class FileSource:
-    """Datasets of one bucket. A store's class opens the file system and says its `type`."""
+    """Datasets of one bucket. A store's class opens the `ObjectStore` and says what it needs."""
+
+    type: ClassVar[str]
+    config_model: ClassVar[builtins.type[Value]]
+    secret_fields: ClassVar[tuple[str, ...]]
 
     def __init__(self, endpoint_id: EndpointId, bucket: str, config: FilesConfig) -> None:
         """Check declared types; nothing is connected yet."""
         self._endpoint_id = endpoint_id
         self._bucket = bucket
         self._config = config
-        self._store: pafs.FileSystem | None = None
+        self._store: ObjectStore | None = None
         names = [dataset.name for dataset in config.datasets]
         if len(set(names)) < len(names):
             raise ValidationError("two datasets have one name", field="datasets.name")
@@ -50,15 +61,21 @@ class FileSource:
             for column, text in dataset.columns.items():
                 parsed(text, column)
 
-    def open_store(self) -> pafs.FileSystem:
-        """A new file system with the connector's own credentials."""
+    def open_store(self) -> ObjectStore:
+        """A new client with the connector's own credentials."""
         raise NotImplementedError
 
     def test(self) -> ConnectionTest:
-        """List the top of the bucket, which connects, authenticates and needs a permission."""
+        """List the folder and read a byte of its first file, which needs both permissions."""
+        store = self.open_store()
         started = time.monotonic()
-        with mapped_errors(f"cannot list bucket {self._bucket}"):
-            self.open_store().get_file_info(pafs.FileSelector(self._bucket))
+        try:
+            page = store.list_files(folder_of(self._config.prefix), limit=TESTED_FILES)
+            file = next((file for file in islice(page, TESTED_FILES) if file.size), None)
+            if file is not None:
+                store.read(file, 0, 1)
+        finally:
+            store.close()
         latency_ms = (time.monotonic() - started) * 1000
         return ConnectionTest(latency_ms=latency_ms, server_version=self._version())
 
@@ -126,7 +143,7 @@ class FileSource:
             return plan_new_files(unit, found, checkpoint, policy, target_slice_size)
         with mapped_errors(f"planning {unit.unit_id}"):
             target = max(target_slice_size, (unit.estimated_rows or 0) * 2 // MAX_SLICES_PER_PLAN)
-            parts = divided(self._opened(), self._bucket, unit, found.files, target)
+            parts = divided(self._opened(), unit, found.files, target)
             slices = tuple(
                 make_slice(sequence, group, rows)
                 for sequence, (group, rows) in enumerate(grouped(parts, target))
@@ -140,19 +157,22 @@ class FileSource:
                 "totalFiles": len(found.files),
                 "totalBytes": sum(file.size for file in found.files),
             },
+            notes=found.notes,
         )
 
     def read(
         self, unit: EndpointUnitDescriptor, slice_: IngestionSlice, policy: IngestionPolicy
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of one slice. Each file is compared with the plan before and after."""
+        """Batches of one slice; each file is read only as it was planned."""
         schema = self.read_schema(unit, policy)
         with mapped_errors(f"reading {unit.unit_id}"):
             yield from coalesced(self._batches(unit, parse(slice_), schema), schema)
 
     def close(self) -> None:
-        """Let go of the file system. Safe to call twice."""
-        self._store = None
+        """Close the client. Safe to call twice."""
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
 
     def _batches(
         self, unit: EndpointUnitDescriptor, params: FilesSlice, schema: pa.Schema
@@ -161,24 +181,24 @@ class FileSource:
         dataset = file_sets((), self._config).get(unit.unit_id)
         for part in params.parts:
             found = dataset or file_sets([part.file], self._config)[unit.unit_id]
-            check_unchanged(store, self._bucket, part.file)
-            yield from part_batches(store, self._bucket, part, unit, found.dataset, schema)
-            check_unchanged(store, self._bucket, part.file)
+            check_unchanged(store, part.file)
+            yield from part_batches(store, part, unit, found.dataset, schema)
 
-    def _opened(self) -> pafs.FileSystem:
+    def _opened(self) -> ObjectStore:
         if self._store is None:
             self._store = self.open_store()
         return self._store
 
     def _sets(self) -> dict[str, FileSet]:
-        with mapped_errors(f"listing files of bucket {self._bucket}"):
-            files = list_files(self._opened(), self._bucket, self._config.prefix)
-        return file_sets(files, self._config)
+        return file_sets(list_files(self._opened(), self._config.prefix), self._config)
 
     def _listed(self, found: FileSet) -> EndpointUnitDescriptor:
         try:
             return self._described(found, look=True)
-        except SourceRejectedError:
+        except SourceRejectedError as error:
+            # a damaged or forbidden dataset is not the others' fault; a wrong key is
+            if builtins.type(error) not in (SourceRejectedError, SourcePermissionError):
+                raise
             return self._described(found, look=False)
 
     def _described(self, found: FileSet, *, look: bool) -> EndpointUnitDescriptor:
@@ -187,11 +207,13 @@ class FileSource:
 
     def _present(self, unit: EndpointUnitDescriptor) -> FileSet:
         try:
-            return file_set(self._sets(), unit.unit_id)
+            found = file_set(self._sets(), unit.unit_id)
         except UnknownUnitError:
             raise SourceChangedError(
                 f"{unit.unit_id} is gone since it was described", unit_id=unit.unit_id
             ) from None
+        found.check_one_format()
+        return found
 
     def _check(
         self, unit: EndpointUnitDescriptor, policy: IngestionPolicy, target_rows: int
@@ -211,4 +233,4 @@ class FileSource:
         self.read_schema(unit, policy)
 
     def _version(self) -> str:
-        return str(self.open_store().type_name)
+        raise NotImplementedError

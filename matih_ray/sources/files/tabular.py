@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from matih_ray.errors import SourceRejectedError, UnrepresentableValueError
 from matih_ray.sources.base import TARGET_BATCH_BYTES
 from matih_ray.sources.files.config import Dataset
 from matih_ray.sources.files.inference import cast, first_misfit
+from matih_ray.sources.files.store import ObjectStore, StoredFile, open_stream
 
 # CSV text that is parsed at a time, and so the longest row. Columns of it take about as much.
 CSV_BLOCK_BYTES = TARGET_BATCH_BYTES // 2
+# Text that is looked at of each file, and so the longest row of a CSV file that can be described.
+SAMPLE_BYTES = 1 << 20
 
 
 def misfit(
@@ -65,15 +67,15 @@ def _fitted(batch: pa.RecordBatch, path: str, schema: pa.Schema, start: int) -> 
 
 
 def csv_reader(
-    store: pafs.FileSystem,
-    path: str,
+    store: ObjectStore,
+    file: StoredFile,
     dataset: Dataset,
     names: Sequence[str],
     block_bytes: int = CSV_BLOCK_BYTES,
 ) -> pacsv.CSVStreamingReader:
     """A reader that leaves these columns text. An unquoted empty field is NULL, a quoted one ''."""
     return pacsv.open_csv(
-        store.open_input_stream(path),
+        open_stream(store, file, block_bytes),
         read_options=pacsv.ReadOptions(
             use_threads=False, block_size=block_bytes, column_names=list(dataset.names) or None
         ),
@@ -89,16 +91,19 @@ def csv_reader(
     )
 
 
-def csv_names(store: pafs.FileSystem, path: str, dataset: Dataset) -> list[str]:
+def csv_names(store: ObjectStore, file: StoredFile, dataset: Dataset) -> list[str]:
     """The columns of a CSV file.
 
     Raises:
         SourceRejectedError: Two columns have one name.
     """
-    names = list(csv_reader(store, path, dataset, ()).schema.names)
+    with csv_reader(store, file, dataset, ()) as reader:
+        names = list(reader.schema.names)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise SourceRejectedError(f"{path} has two columns {twice!r}", file=path, column=twice)
+        raise SourceRejectedError(
+            f"{file.path} has two columns {twice!r}", file=file.path, column=twice
+        )
     return names
 
 
