@@ -11,8 +11,8 @@ from matih_ray.model.value import Value
 SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 
 
-class PostgresConfig(Value):
-    """Where the database is and how to log in. Durations are in seconds."""
+class LoginConfig(Value):
+    """What libpq needs to log in, for whatever speaks PostgreSQL's protocol."""
 
     host: Annotated[str, Field(min_length=1, description="Host name, address or socket directory")]
     port: Annotated[int, Field(ge=1, le=65_535)] = 5432
@@ -23,6 +23,11 @@ class PostgresConfig(Value):
         str | None, Field(description="File of trusted certificates, or `system`, for verify-…")
     ] = None
     connect_timeout_s: Annotated[int, Field(ge=1, le=300)] = 10
+
+
+class PostgresConfig(LoginConfig):
+    """Where the database is and how to log in. Durations are in seconds."""
+
     lock_timeout_s: Annotated[
         float,
         Field(ge=0, le=3600, description="Longest wait for a lock, such as that of ALTER TABLE"),

@@ -13,7 +13,8 @@ from psycopg2 import sql
 
 from matih_ray.errors import SourceChangedError, SourceError
 from matih_ray.sources.base import EndpointSpec
-from matih_ray.sources.postgres.config import PostgresConfig
+from matih_ray.sources.host_policy import HostPolicy
+from matih_ray.sources.postgres.config import LoginConfig, PostgresConfig
 from matih_ray.sources.postgres.failures import connection_failure, mapped_errors
 
 # How our sessions are recognised among the open transactions of a server.
@@ -104,6 +105,43 @@ class Session:
         self.connection.close()
 
 
+def connect(config: LoginConfig, password: str | None, policy: HostPolicy) -> Any:
+    """A new connection of psycopg2 in autocommit mode, to an address that the policy allows.
+
+    Raises:
+        HostNotAllowedError: The operator does not allow the host.
+        SourceError: With one of the seven stable connectivity codes.
+    """
+    # libpq connects to these and goes on checking certificates by the name; a local socket's
+    # directory has none
+    addresses = policy.resolve_allowed(config.host, config.port)
+    try:
+        connection = psycopg2.connect(
+            host=",".join([config.host] * max(1, len(addresses))),
+            hostaddr=",".join(map(str, addresses)) or None,
+            port=config.port,
+            dbname=config.database,
+            user=config.user,
+            password=password,
+            passfile=_NO_PASSWORD_FILE,
+            sslmode=config.ssl_mode,
+            sslrootcert=config.ssl_root_cert,
+            connect_timeout=config.connect_timeout_s,
+            application_name=APPLICATION_NAME,
+            client_encoding="UTF8",  # psycopg2 would not notice a later SET
+            **KEEPALIVES,
+        )
+    except psycopg2.Error as error:
+        raise connection_failure(error, address_of(config)) from None
+    connection.autocommit = True
+    return connection
+
+
+def address_of(config: LoginConfig) -> str:
+    """Host, port and database, for messages."""
+    return f"{config.host}:{config.port}/{config.database}"
+
+
 class Sessions:
     """Opens connections for one endpoint and keeps at most one idle for the next use."""
 
@@ -116,8 +154,7 @@ class Sessions:
     @property
     def address(self) -> str:
         """Host, port and database, for messages."""
-        config = self._config
-        return f"{config.host}:{config.port}/{config.database}"
+        return address_of(self._config)
 
     def open(self) -> Session:
         """A new connection, which the caller closes.
@@ -126,31 +163,9 @@ class Sessions:
             HostNotAllowedError: The operator does not allow the host.
             SourceError: With one of the seven stable connectivity codes.
         """
-        config = self._config
-        # libpq connects to these and goes on checking certificates by the name; a local socket's
-        # directory has none
-        addresses = self._host_policy.resolve_allowed(config.host, config.port)
-        try:
-            connection = psycopg2.connect(
-                host=",".join([config.host] * max(1, len(addresses))),
-                hostaddr=",".join(map(str, addresses)) or None,
-                port=config.port,
-                dbname=config.database,
-                user=config.user,
-                password=self._password,
-                passfile=_NO_PASSWORD_FILE,
-                sslmode=config.ssl_mode,
-                sslrootcert=config.ssl_root_cert,
-                connect_timeout=config.connect_timeout_s,
-                application_name=APPLICATION_NAME,
-                client_encoding="UTF8",  # psycopg2 would not notice a later SET
-                **KEEPALIVES,
-            )
-        except psycopg2.Error as error:
-            raise connection_failure(error, self.address) from None
-        connection.autocommit = True
+        connection = connect(self._config, self._password, self._host_policy)
         session = Session(connection)
-        lock_timeout_ms = sql.Literal(round(config.lock_timeout_s * 1000))
+        lock_timeout_ms = sql.Literal(round(self._config.lock_timeout_s * 1000))
         with mapped_errors(f"setting up a session on {self.address}"):
             session.rows(_SETTINGS.format(lock_timeout_ms=lock_timeout_ms))
         return session
