@@ -12,7 +12,7 @@ from matih_ray.errors import ConflictError, ValidationError
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.ids import EndpointId, SinkId, TenantId, UnitId
 from matih_ray.model.plan import IngestionPlan
-from matih_ray.model.policy import DataMode, IngestionPolicy
+from matih_ray.model.policy import DataMode, IngestionPolicy, WriteMode
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import Value
 from matih_ray.planning.planner import make_plan
@@ -94,6 +94,11 @@ def _check_policy(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> None
     named += [("encodings", name) for name in policy.encodings]
     if policy.cursor_column is not None:
         named.append(("cursorColumn", policy.cursor_column))
+    named += [("keyColumns", name) for name in policy.key_columns]
+    if policy.order_column is not None:
+        named.append(("orderColumn", policy.order_column))
+    if policy.delete_column is not None:
+        named.append(("deleteColumn", policy.delete_column))
     for field, name in named:
         if name not in columns:
             raise ValidationError(
@@ -102,6 +107,12 @@ def _check_policy(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> None
             )
     if policy.columns is not None and not policy.columns:
         raise ValidationError("policy.columns selects no column", field="policy.columns")
+    if policy.write_mode is WriteMode.MERGE and not (policy.key_columns or unit.primary_key):
+        raise ValidationError(
+            f"{unit.unit_id} has no primary key to merge by; name columns that are unique and "
+            "never NULL in keyColumns",
+            field="policy.keyColumns",
+        )
     if policy.mode is DataMode.CDM and unit.cdm_model_id is None:
         raise ValidationError(
             f"{unit.unit_id} has no canonical data model; use mode=raw", field="policy.mode"

@@ -28,7 +28,6 @@ from matih_ray.errors import (
 from matih_ray.execution.checkpoints import StoredCheckpoint
 from matih_ray.execution.ledger import RunLedger
 from matih_ray.execution.steps import Step, reached
-from matih_ray.model.policy import WriteMode
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkEndpoint
 
@@ -61,7 +60,7 @@ class Committer:
     def visible(self) -> bool:
         """Readers of the sink see everything that was committed."""
         if self._marker is None:
-            return self._prepared.write_mode is WriteMode.APPEND
+            return self._prepared.write_mode.shows_each_commit
         return self._marker.published
 
     def recover(self) -> int:
@@ -114,7 +113,7 @@ class Committer:
             epoch=record.epoch,
             sequence=(previous.sequence if previous else 0) + 1,
             through=self.through + len(receipts),
-            published=last or self._prepared.write_mode is WriteMode.APPEND,
+            published=last or self._prepared.write_mode.shows_each_commit,
             rows_total=(previous.rows_total if previous else 0) + rows,
         )
         settings, run_id, reach = self._ports.settings, record.run_id, str(marker.through)

@@ -24,6 +24,7 @@ from matih_ray.execution.sink_pool import SinkPool
 from matih_ray.execution.steps import Step, reached
 from matih_ray.execution.targets import sink_target
 from matih_ray.execution.tasks import SliceTask
+from matih_ray.execution.workforce import RayWorkforce
 from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.run import (
     RunError,
@@ -35,6 +36,7 @@ from matih_ray.model.run import (
 )
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.planning.planner import make_plan
+from matih_ray.sinks.base import SupportsWork
 from matih_ray.sources.base import AbstractSnapshot, SourceEndpoint, SupportsSnapshot
 
 # How long one step of the loop may wait for the cluster; bounds the delay of pause and cancel.
@@ -106,6 +108,13 @@ class RunExecution:
     ) -> None:
         record = self._record
         sink = build_sink(self.ports, record.stream.tenant_id, record.stream.sink_id)
+        if isinstance(sink, SupportsWork):
+            stream = record.stream
+            sink.hire(
+                RayWorkforce(
+                    self.settings_ref, stream.tenant_id, stream.sink_id, self._parallelism()
+                )
+            )
         try:
             endpoint = self.ports.metadata.get_endpoint(
                 record.stream.tenant_id, record.stream.endpoint_id

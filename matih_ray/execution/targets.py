@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from matih_ray.model.policy import Verify
+from matih_ray.errors import PlanError
+from matih_ray.model.policy import MergeRule, Verify, WriteMode
 from matih_ray.model.run import RunRecord
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.sinks.base import SinkTarget
@@ -34,4 +35,36 @@ def sink_target(
         partition_by=policy.partition_by,
         target_file_bytes=policy.target_file_bytes,
         checksum=policy.verify is Verify.CHECKSUM,
+        merge=merge_rule(record, unit, schema),
     )
+
+
+def merge_rule(
+    record: RunRecord, unit: EndpointUnitDescriptor, schema: pa.Schema
+) -> MergeRule | None:
+    """What a merging run goes by: the policy's columns, else the unit's key and the cursor.
+
+    Raises:
+        PlanError: There is no key, or a column of the rule is not read.
+    """
+    policy, plan = record.policy, record.plan
+    if policy.effective_write_mode is not WriteMode.MERGE:
+        return None
+    key = policy.key_columns or unit.primary_key
+    if not key:
+        raise PlanError(
+            f"{unit.unit_id} has no primary key to merge by; name columns that are unique and "
+            "never NULL in keyColumns",
+            unit_id=unit.unit_id,
+        )
+    cursor = policy.cursor_column or (plan.cursor_column if plan is not None else None)
+    order = policy.order_column or (cursor if cursor in schema.names else None)
+    rule = MergeRule(key=key, order=order, delete=policy.delete_column)
+    needed = [*rule.key, *(name for name in (rule.order, rule.delete) if name is not None)]
+    if missing := [name for name in needed if name not in schema.names]:
+        raise PlanError(
+            f"a merge of {unit.unit_id} needs column {missing[0]!r}, which is not read",
+            unit_id=unit.unit_id,
+            column=missing[0],
+        )
+    return rule

@@ -40,6 +40,12 @@ class WriteMode(str, Enum):
 
     APPEND = "append"
     OVERWRITE = "overwrite"
+    MERGE = "merge"
+
+    @property
+    def shows_each_commit(self) -> bool:
+        """Readers see each commit at once; an overwrite is shown as a whole, by its last one."""
+        return self is not WriteMode.OVERWRITE
 
 
 class LateCommits(str, Enum):
@@ -53,6 +59,20 @@ class LateCommits(str, Enum):
     SAFE_BOUND = "safe_bound"
     LOOKBACK = "lookback"
     IGNORE = "ignore"
+
+
+class MergeRule(Value):
+    """How rows that arrive meet rows that the table holds: by `key`, no two rows of which agree.
+
+    Of several versions of a key the greatest in column `order` stays, wherever it was before;
+    NULL is the least, and of equal ones (or without a column) the last to arrive wins; but equal
+    ones of one slice that belong to different partitions have no order. Versions marked in column
+    `delete` (true, a number other than 0, any date or time) remove the row.
+    """
+
+    key: Annotated[tuple[str, ...], Field(min_length=1)]
+    order: str | None = None
+    delete: str | None = None
 
 
 class NullCursor(str, Enum):
@@ -77,6 +97,8 @@ class IngestionPolicy(Value):
     `lookback` is in seconds for temporal cursors and in cursor units for numeric ones.
     `encodings` overrides the declared encoding of a column (`text`, `decimal(38,9)`).
     `partition_by` uses Iceberg's transforms: `day(created_at)`, `bucket(16, id)`, `region`.
+    `key_columns` (by default the unit's primary key), `order_column` (by default the cursor) and
+    `delete_column` say how a merge tells rows apart, which version is newer and which are deleted.
     """
 
     mode: DataMode = DataMode.RAW
@@ -96,6 +118,9 @@ class IngestionPolicy(Value):
     commit_interval_s: Annotated[float, Field(ge=0, le=86_400)] = DEFAULT_COMMIT_INTERVAL_S
     target_file_bytes: Annotated[int, Field(ge=1_000_000)] = DEFAULT_FILE_BYTES
     partition_by: tuple[str, ...] = ()
+    key_columns: tuple[str, ...] = ()
+    order_column: str | None = None
+    delete_column: str | None = None
     target: str | None = None
     verify: Verify = Verify.COUNT
 
@@ -103,6 +128,14 @@ class IngestionPolicy(Value):
     def _agree(self) -> IngestionPolicy:
         if self.run_mode is RunMode.INCREMENTAL and self.write_mode is WriteMode.OVERWRITE:
             raise ValueError("an incremental run adds to a table and cannot overwrite it")
+        named = (*self.key_columns, self.order_column, self.delete_column)
+        merging = [name for name in named if name is not None]
+        if merging and self.write_mode is not WriteMode.MERGE:
+            raise ValueError("keyColumns, orderColumn and deleteColumn need writeMode=merge")
+        if self.columns is not None and (left_out := set(merging) - set(self.columns)):
+            raise ValueError(f"a merge needs column {min(left_out)!r}, which columns leaves out")
+        if len(set(self.key_columns)) < len(self.key_columns):
+            raise ValueError("keyColumns names a column twice")
         if self.late_commits is LateCommits.LOOKBACK and self.lookback <= 0:
             raise ValueError("lateCommits=lookback needs a lookback greater than 0")
         return self

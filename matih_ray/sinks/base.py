@@ -21,13 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.policy import DEFAULT_FILE_BYTES, WriteMode
+from matih_ray.model.policy import DEFAULT_FILE_BYTES, MergeRule, WriteMode
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
 from matih_ray.model.value import JsonValue, Value
 
@@ -36,7 +36,8 @@ from matih_ray.model.value import JsonValue, Value
 class SinkTarget:
     """What a run wants to write to: identity, schema and layout.
 
-    `path` is the target's name from the outside in (tenant, endpoint, schema, table).
+    `path` is the target's name from the outside in (tenant, endpoint, schema, table). `merge` is
+    there if, and only if, the write mode is merge.
     """
 
     stream: StreamKey
@@ -47,6 +48,7 @@ class SinkTarget:
     partition_by: tuple[str, ...] = ()
     target_file_bytes: int = DEFAULT_FILE_BYTES
     checksum: bool = False
+    merge: MergeRule | None = None
 
 
 class PreparedTarget(Value):
@@ -123,3 +125,31 @@ class SinkEndpoint(Protocol):
 
     def close(self) -> None:
         """Release connections. Safe to call twice."""
+
+
+WorkItem: TypeAlias = dict[str, JsonValue]
+
+
+class Workforce(Protocol):
+    """Whoever does a sink's heavy work. Items are plain data, without rows and secrets."""
+
+    @property
+    def parallelism(self) -> int:
+        """How many items it works on at a time."""
+
+    def run(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+        """The result of `SupportsWork.work` for each item, in order.
+
+        An item may be worked on more than once, and all of them before or after each other.
+        """
+
+
+@runtime_checkable
+class SupportsWork(Protocol):
+    """A sink whose commits have work that other processes can share."""
+
+    def hire(self, workforce: Workforce) -> None:
+        """Let the workforce do the work of commits from now on, instead of this process."""
+
+    def work(self, item: WorkItem) -> WorkItem:
+        """Do one item, in any process. Repeating it leaves at most files that nobody names."""

@@ -11,15 +11,15 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from matih_ray.errors import FencedError, SchemaMismatchError
+from matih_ray.errors import FencedError, NullKeyError, SchemaMismatchError
 from matih_ray.model.fingerprint import Fingerprint
 from matih_ray.model.ids import RunId, TenantId
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.policy import WriteMode
+from matih_ray.model.policy import MergeRule
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkTarget, SliceWriter
@@ -76,6 +76,7 @@ class MemorySink:
             payload={
                 "path": list(target.path),
                 "checksum": target.checksum,
+                "merge": None if target.merge is None else target.merge.to_dict(),
                 "predecessor": None if stored is None else stored.to_dict(),
             },
         )
@@ -97,7 +98,10 @@ class MemorySink:
             if already_applied(stored, predecessor, runs, marker):
                 return CommitOutcome.ALREADY_APPLIED
             rows = [one for receipt in receipts for one in self._rows(receipt)]
-            if prepared.write_mode is WriteMode.APPEND or _published(stored, marker):
+            rule = prepared.payload["merge"]
+            if isinstance(rule, dict):
+                table.visible = _merged(table, rows, MergeRule.from_json(rule))
+            elif prepared.write_mode.shows_each_commit or _published(stored, marker):
                 table.visible += rows
             else:
                 begun = stored is not None and stored.run_id == marker.run_id
@@ -194,6 +198,26 @@ def _key(of: SinkTarget | PreparedTarget) -> str:
 def _published(stored: CommitMarker | None, marker: CommitMarker) -> bool:
     """Whether this run's overwrite is visible already, so that more rows are simply added."""
     return stored is not None and stored.run_id == marker.run_id and stored.published
+
+
+def _merged(
+    table: MemoryTable, rows: list[pa.RecordBatch], rule: MergeRule
+) -> list[pa.RecordBatch]:
+    """The visible rows after a merge, row by row."""
+    kept: dict[tuple[object, ...], dict[str, object]] = {}
+    for row in (row for one in (*table.visible, *rows) for row in one.to_pylist()):
+        key = tuple(row[name] for name in rule.key)
+        if None in key:
+            raise NullKeyError(f"a row to merge has NULL in its key {', '.join(rule.key)}")
+        if rule.order is None or key not in kept or _order(kept[key], rule) <= _order(row, rule):
+            kept[key] = row
+    alive = [row for row in kept.values() if rule.delete is None or not row[rule.delete]]
+    return [pa.RecordBatch.from_pylist(alive, table.schema)]
+
+
+def _order(row: dict[str, object], rule: MergeRule) -> tuple[bool, Any]:
+    value = row[str(rule.order)]
+    return value is not None, value or 0
 
 
 def _row_keys(batch: pa.RecordBatch, columns: tuple[str, ...]) -> list[tuple[object, ...]]:

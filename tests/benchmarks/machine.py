@@ -19,9 +19,9 @@ def number(name: str, default: float) -> float:
     return float(os.environ.get(name) or default)
 
 
-def describe(server: PostgresServer) -> dict[str, object]:
-    """Facts about this machine and its software."""
-    ((postgres,),) = server.execute("SHOW server_version")
+def describe(server: PostgresServer | None) -> dict[str, object]:
+    """Facts about this machine and its software, and the server if one took part."""
+    postgres = None if server is None else server.execute("SHOW server_version")[0][0]
     memory = next(
         line for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line
     )

@@ -228,7 +228,7 @@ def meddled(request: pytest.FixtureRequest, lake: Lake) -> tuple[Lake, Lake]:
 @pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
 def test_of_two_owners_the_one_that_looked_first_may_lose(meddled, mode, sequence, published):
     lake, late = meddled
-    published = published or mode is WriteMode.APPEND
+    published = published or mode.shows_each_commit
     prepared = lake.sink().prepare(target(mode=mode))
     if sequence == 2:
         lake.sink().commit(prepared, [], marker(1, published=published))
@@ -248,7 +248,7 @@ def test_of_two_owners_the_one_that_looked_first_may_lose(meddled, mode, sequenc
 @pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
 def test_a_new_run_fences_the_commit_under_way_of_an_old_one(meddled, mode, published):
     lake, late = meddled
-    published = published or mode is WriteMode.APPEND
+    published = published or mode.shows_each_commit
     wanted = target(mode=WriteMode.OVERWRITE)
     first = lake.sink().prepare(wanted)
     lake.sink().commit(first, [], marker(1, run="first"))

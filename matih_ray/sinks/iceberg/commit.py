@@ -19,11 +19,11 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
-from matih_ray.errors import CommitRejectedError, MatihError, SinkUnavailableError
+from matih_ray.errors import CommitRejectedError, MatihError, SinkError, SinkUnavailableError
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.policy import WriteMode
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
-from matih_ray.sinks.base import CommitOutcome
+from matih_ray.sinks.base import CommitOutcome, Workforce
 from matih_ray.sinks.fencing import already_applied
 from matih_ray.sinks.iceberg.boundary import (
     COMMIT_ERRORS,
@@ -35,6 +35,7 @@ from matih_ray.sinks.iceberg.boundary import (
 )
 from matih_ray.sinks.iceberg.catalog import CatalogConfig
 from matih_ray.sinks.iceberg.data_files import from_payload
+from matih_ray.sinks.iceberg.merge_plan import Merge, Replacement, delete_files
 from matih_ray.sinks.iceberg.naming import load_branch, stream_digest
 from matih_ray.sinks.iceberg.snapshots import (
     MARKER_SUMMARY,
@@ -75,6 +76,7 @@ class MarkedCommit:
         target: IcebergTarget,
         mode: WriteMode,
         marker: CommitMarker,
+        workforce: Workforce,
     ) -> None:
         self._catalog = catalog
         self._config = config
@@ -88,6 +90,9 @@ class MarkedCommit:
         self._writer: SnapshotWriter | None = None
         self._doubt: _Doubt | None = None
         self._ever_in_doubt = False
+        self._workforce = workforce
+        self._merge: Merge | None = None
+        self._planned: tuple[int | None, Replacement] | None = None
 
     def run(self, receipts: Sequence[WriteReceipt]) -> CommitOutcome:
         """Apply the commit, or find that it was; see `SinkEndpoint.commit` for what is raised."""
@@ -97,6 +102,7 @@ class MarkedCommit:
                     time.sleep(_backoff_s(attempt))
                 outcome = self._attempt(receipts)
                 if outcome is not None:
+                    self._tidy()
                     return outcome
             raise self._exhausted()
         except MatihError:
@@ -113,8 +119,11 @@ class MarkedCommit:
             return CommitOutcome.ALREADY_APPLIED
         if self._doubt is not None and self._doubt.refs != view.refs:
             self._doubt = None  # what it asserted is no longer so: it can never be applied
+        writer = self._snapshots(table, receipts)
+        if not self._is_planned(table, view, writer):
+            return None
         try:
-            self._commit(table, view, self._snapshots(table, receipts))
+            self._commit(table, view, writer)
         except COMMIT_ERRORS as error:
             self._judge(error, table, view)
             return None
@@ -160,7 +169,24 @@ class MarkedCommit:
             spec_id = self._target.spec_id
             files = _data_files(table, self._target, receipts)
             self._writer = SnapshotWriter(table, files, spec_id)
+            if self._target.merge is not None:
+                self._merge = Merge(self._target.merge, files, self._workforce)
         return self._writer
+
+    def _is_planned(self, table: Table, view: TableView, writer: SnapshotWriter) -> bool:
+        """Plan a merge for the head of main; False if that has moved meanwhile, files and all."""
+        if self._merge is None or (self._planned is not None and self._planned[0] == view.main):
+            return True
+        try:
+            with mapped(self._what, self._config):
+                planned = self._merge.plan(table, view.main)
+        except SinkError:
+            if view_of(self._load(), self._stream).main != view.main:
+                return False  # a compaction, perhaps, that took away what was to be read
+            raise
+        self._planned = (view.main, planned)
+        writer.replace(planned.added, planned.removed)
+        return True
 
     def _commit(self, table: Table, view: TableView, writer: SnapshotWriter) -> None:
         placement = place(view, self._mode, self._marker)
@@ -191,7 +217,19 @@ class MarkedCommit:
         """Delete the metadata files of a commit that certainly was not applied."""
         if self._writer is not None and not self._ever_in_doubt:
             with contextlib.suppress(MatihError):
-                self._writer.drop_all(self._load().io)
+                io = self._load().io
+                self._writer.drop_all(io)
+                if self._merge is not None:
+                    delete_files(io, self._merge.unused(None))
+
+    def _tidy(self) -> None:
+        """Delete what an applied merge has no use for: staged files that it wrote again without
+        some rows, and files of plans that conflicts made obsolete. Not after doubts: which of
+        several plans was applied is then only known to the table."""
+        if self._merge is None or self._planned is None or self._ever_in_doubt:
+            return
+        with contextlib.suppress(MatihError):
+            delete_files(self._load().io, self._merge.unused(self._planned[1]))
 
 
 def _data_files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pyiceberg.catalog import Catalog
@@ -23,12 +24,21 @@ from matih_ray.errors import ForbiddenError, SinkError
 from matih_ray.model.ids import TenantId
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
-from matih_ray.model.value import Value
+from matih_ray.model.value import JsonValue, Value
 from matih_ray.settings import Settings
-from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkTarget, SliceWriter
+from matih_ray.sinks.base import (
+    CommitOutcome,
+    PreparedTarget,
+    SinkTarget,
+    SliceWriter,
+    Workforce,
+    WorkItem,
+)
 from matih_ray.sinks.iceberg.boundary import mapped
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, IcebergSinkConfig, open_catalog
 from matih_ray.sinks.iceberg.commit import MarkedCommit, file_payloads
+from matih_ray.sinks.iceberg.merge_keys import check_rule
+from matih_ray.sinks.iceberg.merge_work import Layout, MatchItem, MergeWorker, RewriteItem
 from matih_ray.sinks.iceberg.naming import table_identifier
 from matih_ray.sinks.iceberg.partitioning import partition_spec
 from matih_ray.sinks.iceberg.schema import file_layout, iceberg_schema
@@ -58,6 +68,7 @@ class IcebergSink:
     def __init__(self, spec: EndpointSpec) -> None:
         self._tenant_id = spec.tenant_id
         self._config = CatalogConfig.from_spec(spec)
+        self._workforce: Workforce | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, tenant_id: TenantId) -> IcebergSink:
@@ -68,6 +79,7 @@ class IcebergSink:
         """
         sink = cls.__new__(cls)
         sink._tenant_id, sink._config = tenant_id, CatalogConfig.from_settings(settings)  # noqa: SLF001 - a second constructor
+        sink._workforce = None  # noqa: SLF001 - a second constructor
         return sink
 
     def prepare(self, target: SinkTarget) -> PreparedTarget:
@@ -84,6 +96,8 @@ class IcebergSink:
         identifier = table_identifier(target.path)
         schema = iceberg_schema(target.schema)
         spec = partition_spec(target.partition_by, schema)
+        if target.merge is not None:
+            check_rule(target.merge, target.schema)
         name = ".".join(target.path)
         with mapped(f"prepare table {name}", self._config):
             catalog = self._catalog()
@@ -102,6 +116,7 @@ class IcebergSink:
             target_file_bytes=target.target_file_bytes,
             checksum=target.checksum,
             predecessor=stored,
+            merge=target.merge,
         )
         return PreparedTarget(
             stream=target.stream,
@@ -129,9 +144,36 @@ class IcebergSink:
         with mapped("reach the catalog", self._config):
             catalog = self._catalog()
         commit = MarkedCommit(
-            catalog, self._config, prepared.stream, target, prepared.write_mode, marker
+            catalog,
+            self._config,
+            prepared.stream,
+            target,
+            prepared.write_mode,
+            marker,
+            _Bound(self._workforce or _InProcess(self), prepared),
         )
         return commit.run(receipts)
+
+    def hire(self, workforce: Workforce) -> None:
+        """Let the workforce do the work of merges; see `SupportsWork.hire`."""
+        self._workforce = workforce
+
+    def work(self, item: WorkItem) -> WorkItem:
+        """Compare or write files of a merge; see `SupportsWork.work`.
+
+        Raises:
+            SinkError: A file cannot be read or written.
+        """
+        prepared = PreparedTarget.from_json(_object(item["prepared"]))
+        target, work = self._target(prepared), _object(item["work"])
+        table = self._load(prepared, target)
+        target.check_is(table)
+        with mapped(f"merge into {prepared.display_name}", self._config):
+            if work["kind"] == "match":
+                match = MatchItem.from_json(work)
+                return _worker(table, target, match.layout).match(match).to_dict()
+            rewrite = RewriteItem.from_json(work)
+            return _worker(table, target, rewrite.layout).rewrite(rewrite).to_dict()
 
     def last_marker(self, prepared: PreparedTarget) -> CommitMarker | None:
         """The marker that the table carries for this stream; see `SinkEndpoint.last_marker`.
@@ -182,6 +224,43 @@ class IcebergSink:
                 f"sink writes version {FORMAT_VERSION}"
             )
         file_layout(table.schema(), target.schema)
+
+
+@dataclass(frozen=True)
+class _InProcess:
+    """Whoever commits does the work of the commit, one item after the other."""
+
+    sink: IcebergSink
+    parallelism: int = 1
+
+    def run(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+        return [self.sink.work(item) for item in items]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A workforce whose items are of one target."""
+
+    workforce: Workforce | _InProcess
+    prepared: PreparedTarget
+
+    @property
+    def parallelism(self) -> int:
+        return self.workforce.parallelism
+
+    def run(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+        told = self.prepared.to_dict()
+        return self.workforce.run([{"prepared": told, "work": item} for item in items])
+
+
+def _worker(table: Table, target: IcebergTarget, layout: Layout) -> MergeWorker:
+    assert target.merge is not None  # noqa: S101 - only merges have work
+    return MergeWorker(table, layout, target.merge, target.target_file_bytes)
+
+
+def _object(value: JsonValue) -> WorkItem:
+    assert isinstance(value, dict)  # noqa: S101 - written by `_Bound`
+    return value
 
 
 def _create(

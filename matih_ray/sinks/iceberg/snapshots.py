@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +22,7 @@ from pyiceberg.manifest import (
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
+    ManifestWriter,
     write_manifest,
     write_manifest_list,
 )
@@ -115,7 +116,7 @@ def place(view: TableView, mode: WriteMode, marker: CommitMarker) -> Placement:
     Raises:
         FencedError: The rows that this run loaded before are gone with the branch.
     """
-    if mode is WriteMode.APPEND:
+    if mode.shows_each_commit:
         return Placement(view.main, to_main=True, replaces=False)
     before = view.marker if view.marker and view.marker.run_id == marker.run_id else None
     if before is None:
@@ -141,8 +142,18 @@ class SnapshotWriter:
         self.snapshot_id = table.metadata.new_snapshot_id()
         self._lists: list[str] = []
         self._files = files
+        self._removed: Mapping[str, tuple[DataFile, str]] = {}
         self._spec_id = spec_id
-        self._manifest: ManifestFile | None = None
+        self._manifests: list[ManifestFile] | None = None
+        self._dropped: list[str] = []
+
+    def replace(
+        self, files: Sequence[DataFile], removed: Mapping[str, tuple[DataFile, str]]
+    ) -> None:
+        """Commit these files from now on, and take others away: each with its manifest's path."""
+        self._files, self._removed = files, removed
+        self._dropped += [one.manifest_path for one in self._manifests or ()]
+        self._manifests = None
 
     def snapshot(
         self, table: Table, placement: Placement, extra_summary: dict[str, str], number: int = 1
@@ -162,13 +173,14 @@ class SnapshotWriter:
                 for m in parent.manifests(table.io)
                 if m.has_added_files() or m.has_existing_files()
             ]
-            manifests = manifests + kept
+            manifests = manifests + [one for m in kept for one in self._without_removed(table, m)]
         collector = SnapshotSummaryCollector()
         for file in self._files:
             collector.metrics.add_file(file)
-        operation = (
-            Operation.OVERWRITE if placement.replaces and placement.to_main else Operation.APPEND
-        )
+        for file, _ in self._removed.values():
+            collector.metrics.remove_file(file)
+        replaces = bool(self._removed) or (placement.replaces and placement.to_main)
+        operation = Operation.OVERWRITE if replaces else Operation.APPEND
         summary = update_snapshot_summaries(
             Summary(operation, **collector.build(), **extra_summary),
             None if parent is None else parent.summary,
@@ -206,36 +218,62 @@ class SnapshotWriter:
     def drop_all(self, io: FileIO) -> None:
         """Delete all metadata of a commit that certainly was not applied."""
         self.drop_lists(io)
-        if self._manifest is not None:
+        paths = [*self._dropped, *(one.manifest_path for one in self._manifests or ())]
+        for path in paths:
             with contextlib.suppress(OSError):
-                io.delete(self._manifest.manifest_path)
+                io.delete(path)
 
     def _added(self, table: Table) -> list[ManifestFile]:
-        if not self._files:
-            return []
-        if self._manifest is None:
-            metadata = table.metadata
-            path = table.location_provider().new_metadata_location(f"{uuid.uuid4()}-m0.avro")
-            with write_manifest(
-                format_version=metadata.format_version,
-                spec=metadata.specs()[self._spec_id],
-                schema=metadata.schema(),
-                output_file=table.io.new_output(path),
-                snapshot_id=self.snapshot_id,
-                avro_compression=_compression(table),
-            ) as writer:
-                for file in self._files:
-                    writer.add(
-                        ManifestEntry.from_args(
-                            status=ManifestEntryStatus.ADDED,
-                            snapshot_id=self.snapshot_id,
-                            sequence_number=None,
-                            file_sequence_number=None,
-                            data_file=file,
-                        )
+        """One manifest for each partition spec of the files; usually there is one."""
+        if self._manifests is None:
+            specs = sorted({self._spec_of(file) for file in self._files})
+            self._manifests = [self._added_of(table, spec_id) for spec_id in specs]
+        return self._manifests
+
+    def _spec_of(self, file: DataFile) -> int:
+        return self._spec_id if file.spec_id is None else file.spec_id
+
+    def _added_of(self, table: Table, spec_id: int) -> ManifestFile:
+        with self._manifest_writer(table, spec_id) as writer:
+            for file in self._files:
+                if self._spec_of(file) != spec_id:
+                    continue
+                writer.add(
+                    ManifestEntry.from_args(
+                        status=ManifestEntryStatus.ADDED,
+                        snapshot_id=self.snapshot_id,
+                        sequence_number=None,
+                        file_sequence_number=None,
+                        data_file=file,
                     )
-            self._manifest = writer.to_manifest_file()
-        return [self._manifest]
+                )
+        return writer.to_manifest_file()
+
+    def _without_removed(self, table: Table, manifest: ManifestFile) -> list[ManifestFile]:
+        """The manifest, or one in its place that says which of its files are gone."""
+        if all(path != manifest.manifest_path for _, path in self._removed.values()):
+            return [manifest]
+        with self._manifest_writer(table, manifest.partition_spec_id) as writer:
+            for entry in manifest.fetch_manifest_entry(table.io):
+                if entry.data_file.file_path in self._removed:
+                    writer.delete(entry)
+                else:
+                    writer.existing(entry)
+        written = writer.to_manifest_file()
+        self._dropped.append(written.manifest_path)  # one for each attempt
+        return [written]
+
+    def _manifest_writer(self, table: Table, spec_id: int) -> ManifestWriter:
+        metadata = table.metadata
+        path = table.location_provider().new_metadata_location(f"{uuid.uuid4()}-m0.avro")
+        return write_manifest(
+            format_version=metadata.format_version,
+            spec=metadata.specs()[spec_id],
+            schema=metadata.schema(),
+            output_file=table.io.new_output(path),
+            snapshot_id=self.snapshot_id,
+            avro_compression=_compression(table),
+        )
 
     def _list(
         self,

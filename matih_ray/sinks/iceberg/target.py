@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyiceberg.table import Table
 
 from matih_ray.errors import FencedError
+from matih_ray.model.policy import MergeRule
 from matih_ray.model.receipt import CommitMarker
 from matih_ray.model.value import Value
 
@@ -24,6 +25,7 @@ class IcebergTarget(Value):
     target_file_bytes: int
     checksum: bool
     predecessor: CommitMarker | None
+    merge: MergeRule | None = None
 
     def check_is(self, table: Table) -> None:
         """Raise `FencedError` if the table of this name is not the one that was prepared."""

@@ -16,6 +16,7 @@ from matih_ray.sinks.iceberg.boundary import mapped
 from matih_ray.sinks.iceberg.catalog import CatalogConfig
 from matih_ray.sinks.iceberg.data_files import to_payload
 from matih_ray.sinks.iceberg.dedupe import ExistingRows
+from matih_ray.sinks.iceberg.merge_keys import refuse_nulls
 from matih_ray.sinks.iceberg.parquet_files import FileSettings, ParquetFiles
 from matih_ray.sinks.iceberg.partitioning import Partitioner
 from matih_ray.sinks.iceberg.schema import FileLayout, file_layout
@@ -49,6 +50,8 @@ class IcebergSliceWriter:
                 kept = self._existing.without(batch)
                 self._dropped += batch.num_rows - kept.num_rows
                 batch = kept
+            if self._target.merge is not None:
+                refuse_nulls(self._target.merge, batch, f"slice {self._slice.key}")
             if batch.num_rows == 0:
                 return
             if self._target.checksum:

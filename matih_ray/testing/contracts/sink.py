@@ -257,7 +257,7 @@ class SinkContract:
     def test_two_owners_of_a_run_end_as_one(
         self, lab: SinkLab, mode: WriteMode, sequence: int
     ) -> None:
-        published = mode is WriteMode.APPEND
+        published = mode.shows_each_commit
         for _ in range(RACES):
             prepared = lab.sink().prepare(target(mode=mode))
             if sequence == 2:
@@ -442,7 +442,7 @@ class LostReplyContract:
         prepared = sink.prepare(target(mode=mode))
         receipt = write(sink, prepared, [batch()])
         lab.lose_reply(applied=applied)
-        first = marker(1, published=mode is WriteMode.APPEND)
+        first = marker(1, published=mode.shows_each_commit)
         assert sink.commit(prepared, [receipt], first) is CommitOutcome.APPLIED
         assert sink.last_marker(prepared) == first
         lab.lose_reply(applied=applied)

@@ -14,7 +14,7 @@ from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.fingerprint import Fingerprint
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.policy import WriteMode
+from matih_ray.model.policy import MergeRule, WriteMode
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
 from matih_ray.sinks.base import PreparedTarget, SinkEndpoint, SinkTarget
 
@@ -88,8 +88,11 @@ def target(
     unit: str = "public.orders",
     partition_by: tuple[str, ...] = (),
     checksum: bool = False,
+    merge: MergeRule | None = None,
 ) -> SinkTarget:
-    """A target, by default with a table of its own."""
+    """A target, by default with a table of its own; a merge goes by the column `id`."""
+    if mode is WriteMode.MERGE and merge is None:
+        merge = MergeRule(key=("id",))
     return SinkTarget(
         stream=stream(unit),
         path=path or (TENANT, "shop", "public", f"orders {uuid.uuid4().hex}"),
@@ -97,6 +100,7 @@ def target(
         write_mode=mode,
         partition_by=partition_by,
         checksum=checksum,
+        merge=merge,
     )
 
 

@@ -1,0 +1,251 @@
+"""Random histories of merges against a dict: the table equals the model after every step.
+
+`MERGE_HISTORIES=300` runs more of them; a failing one names its seed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from matih_ray.errors import MatihError, SinkUnavailableError
+from matih_ray.model.policy import MergeRule, WriteMode
+from matih_ray.settings import Settings
+from matih_ray.sinks.base import CommitOutcome, PreparedTarget, WorkItem
+from matih_ray.sinks.iceberg import IcebergSink
+from matih_ray.sinks.iceberg import merge_work as work_module
+from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
+from matih_ray.testing.contracts.sink_lab import TENANT, marker, target, write
+
+HISTORIES = int(os.environ.get("MERGE_HISTORIES") or 12)
+STEPS = 8
+SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("shop", pa.string()),
+        ("region", pa.string()),
+        ("version", pa.int32()),
+        ("gone", pa.bool_()),
+        ("tags", pa.list_(pa.string())),
+    ]
+)
+LAYOUTS = [(), ("region",), ("bucket(3, id)",), ("shop", "region")]
+KEYS = [("id",), ("id", "shop")]
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Model:
+    """What a merge means, row by row."""
+
+    rule: MergeRule
+    rows: dict[tuple[object, ...], Row] = field(default_factory=dict)
+
+    def merge(self, batches: Sequence[Sequence[Row]]) -> None:
+        newest: dict[tuple[object, ...], Row] = {}
+        for row in (row for batch in batches for row in batch):
+            self._keep_newer(newest, row)
+        for row in newest.values():
+            self._keep_newer(self.rows, row)
+        for key, row in list(self.rows.items()):
+            if self.rule.delete is not None and row[self.rule.delete]:
+                del self.rows[key]
+
+    def _keep_newer(self, rows: dict[tuple[object, ...], Row], row: Row) -> None:
+        key = tuple(row[name] for name in self.rule.key)
+        if key not in rows or self.age(rows[key]) <= self.age(row):
+            rows[key] = row
+
+    def age(self, row: Row) -> int:
+        if self.rule.order is None:
+            return 0
+        version = row[self.rule.order]
+        return -1 if version is None else version
+
+
+@dataclass
+class Meddler:
+    """A workforce during whose work something else happens to the table, or to the worker."""
+
+    sink: IcebergSink
+    meddle: Callable[[], None]
+    parallelism: int = 3
+
+    def run(self, items: Sequence[WorkItem]) -> list[WorkItem]:
+        results = [self.sink.work(item) for item in items]
+        meddle, self.meddle = self.meddle, lambda: None
+        meddle()
+        return results
+
+
+class History:
+    """One table and its model, and what can happen to both."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.settings = settings
+        choose = self.random.choice
+        self.rule = MergeRule(
+            key=choose(KEYS),
+            order=choose([None, "version"]),
+            delete=choose([None, "gone"]),
+        )
+        self.wanted = target(
+            schema=SCHEMA, mode=WriteMode.MERGE, partition_by=choose(LAYOUTS), merge=self.rule
+        )
+        self.model = Model(self.rule)
+        self.run = 0
+        self.new_keys = 10_000  # ids that nothing else uses
+
+    def sink(self) -> IcebergSink:
+        return IcebergSink.from_settings(self.settings, TENANT)
+
+    def table(self, prepared: PreparedTarget):
+        identifier = tuple(prepared.payload["identifier"])
+        return open_catalog(CatalogConfig.from_settings(self.settings)).load_table(identifier)
+
+    def step(self) -> None:
+        """Write and commit some changes, with an accident on the way."""
+        self.run += 1
+        sink = self.sink()
+        prepared = sink.prepare(self.wanted)
+        slices = [self.changes() for _ in range(self.random.randint(1, 3))]
+        for slice_ in slices[:1] if self.random.random() < 0.3 else []:
+            write(sink, prepared, [batch_of(slice_)])  # an attempt that died before its receipt
+        receipts = [write(sink, prepared, [batch_of(s)], n) for n, s in enumerate(slices)]
+        accident = self.random.choice(
+            [self.nothing, self.append, self.compaction, self.loss, self.lost_reply]
+        )
+        first = marker(1, run=f"run {self.run}")
+        accident(prepared, sink)
+        try:
+            sink.commit(prepared, receipts, first)
+        except MatihError:
+            again = self.sink()
+            assert again.last_marker(prepared) != first
+            assert again.commit(prepared, receipts, first) is CommitOutcome.APPLIED
+        assert self.sink().commit(prepared, receipts, first) is CommitOutcome.ALREADY_APPLIED
+        self.model.merge(slices)
+        self.check(prepared)
+
+    def changes(self) -> list[Row]:
+        """Inserts, updates, moves between partitions, late versions and deletions."""
+        rows = [self.row(self.random.randint(0, 40)) for _ in range(self.random.randint(0, 40))]
+        # equal versions of one slice have an order in one partition only
+        return list({(row["id"], self.model.age(row)): row for row in rows}.values())
+
+    def row(self, key: int) -> Row:
+        choose = self.random.choice
+        return {
+            "id": key,
+            "shop": choose("xy"),
+            "region": choose(["north", "south", None]),
+            "version": choose([None, *range(60)]),
+            "gone": choose([None, False, False, True]),
+            "tags": choose([None, [], ["a", None], [str(self.random.random())]]),
+        }
+
+    def nothing(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
+        """The commit meets nobody."""
+
+    def append(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
+        """Another stream's rows arrive while the merge is planned."""
+        self.new_keys += 1
+        row = {**self.row(self.new_keys), "gone": False}
+
+        def add() -> None:
+            other = self.sink()
+            path = tuple(self.wanted.path)
+            mine = other.prepare(target(path, schema=SCHEMA, unit=f"unit {self.new_keys}"))
+            receipt = write(other, mine, [batch_of([row])])
+            other.commit(mine, [receipt], marker(1, run=f"append {self.new_keys}"))
+            self.model.rows[tuple(row[name] for name in self.rule.key)] = row
+
+        sink.hire(Meddler(self.sink(), add))
+
+    def compaction(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
+        """All files are replaced by others while the merge is planned, and the old ones deleted."""
+
+        def compact() -> None:
+            table = self.table(prepared)
+            old = [task.file.file_path for task in table.scan().plan_files()]
+            if not old:
+                return
+            table.overwrite(table.scan().to_arrow())
+            for path in old:
+                table.io.delete(path)
+
+        sink.hire(Meddler(self.sink(), compact))
+
+    def loss(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
+        """The work is done and its worker does not live to tell."""
+
+        def die() -> None:
+            raise SinkUnavailableError("the worker died")
+
+        sink.hire(Meddler(self.sink(), die))
+
+    def lost_reply(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
+        """The commit's outcome is unknown."""
+        moment = self.random.choice(["after_commit", "before_commit"])
+
+        def lose(session: Session) -> None:
+            event.remove(Session, moment, lose)
+            raise OperationalError("COMMIT", None, Exception("connection lost"))
+
+        event.listen(Session, moment, lose)
+
+    def check(self, prepared: PreparedTarget) -> None:
+        """PyIceberg and DuckDB read the model's rows, and no file lies about that none names."""
+        table = self.table(prepared)
+        expected = as_set(self.model.rows.values())
+        scanned = table.scan().to_arrow().select(SCHEMA.names).to_pylist()
+        assert as_set(scanned) == expected
+        assert len(scanned) == len(expected)
+        with duckdb.connect() as connection:
+            files = [task.file.file_path for task in table.scan().plan_files()]
+            if files:
+                found = connection.read_parquet(files, hive_partitioning=False).to_arrow_table()
+                assert as_set(found.select(SCHEMA.names).to_pylist()) == expected
+        summary = table.current_snapshot().summary
+        assert int(summary["total-records"]) == len(expected)
+
+
+def batch_of(rows: Sequence[Row]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist(list(rows), SCHEMA)
+
+
+def as_set(rows: Any) -> set[str]:
+    return {repr(sorted(row.items())) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(home=tmp_path_factory.mktemp("lake"))
+
+
+@pytest.mark.parametrize("seed", range(HISTORIES))
+def test_a_table_merged_into_equals_the_model(settings, seed):
+    history = History(settings, seed)
+    for _ in range(STEPS):
+        history.step()
+
+
+def test_many_keys_are_compared_in_passes(settings, monkeypatch):
+    monkeypatch.setattr(work_module, "PASS_ROWS", 16)
+    monkeypatch.setattr(work_module, "LOOKUP_ROWS", 8)
+    for seed in (1000, 1001, 1002):
+        history = History(settings, seed)
+        for _ in range(4):
+            history.step()
