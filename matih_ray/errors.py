@@ -177,6 +177,25 @@ class HostNotAllowedError(ForbiddenError):
     code = "HOST_NOT_ALLOWED"
 
 
+class SessionsFullError(MatihError):
+    """This replica has as many conversations open as it takes."""
+
+    code = "SESSIONS_FULL"
+    recovery = Recovery.PAUSE
+
+
+class SqlInvalidError(RequestError):
+    """A statement is no Flink SQL, or names what does not exist."""
+
+    code = "SQL_INVALID"
+
+
+class SqlNotSupportedError(RequestError):
+    """A statement is Flink SQL that is not supported; context names the `clause`."""
+
+    code = "SQL_NOT_SUPPORTED"
+
+
 # --- sources ---------------------------------------------------------------------------------
 
 
@@ -265,6 +284,12 @@ class NullCursorError(SourceError):
     code = "NULL_CURSOR"
 
 
+class StreamRowError(SourceError):
+    """A row stopped a streaming job: it cannot be read, or an expression fails on it."""
+
+    code = "STREAM_ROW"
+
+
 # --- planning, staging, mapping --------------------------------------------------------------
 
 
@@ -332,6 +357,12 @@ class SchemaMismatchError(SinkError):
     """The table exists with columns that the incoming schema does not fit."""
 
     code = "SCHEMA_MISMATCH"
+
+
+class NullKeyError(SinkError):
+    """A row to merge has NULL in a column of its key."""
+
+    code = "NULL_KEY"
 
 
 class CommitRejectedError(SinkError):

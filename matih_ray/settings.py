@@ -125,6 +125,10 @@ class Settings(BaseSettings):
     private_hosts: bool = Field(
         default=True, description="Whether sources may have private and loopback addresses."
     )
+    agent_trusts_gateway: bool = Field(
+        default=False,
+        description="Whether the agent takes callers from X-Tenant-Id, X-User-ID and X-User-Roles.",
+    )
     planner_hosts: int = Field(
         default=1, ge=1, le=64, description="Planner actors that share all runs of the cluster."
     )

@@ -17,12 +17,15 @@ from types import TracebackType
 import ray
 from ray import serve
 
+from matih_ray.api.agent_app import AGENT_PREFIX
 from matih_ray.execution.cluster import ensure_actors, wait_for_actors
 from matih_ray.execution.launcher import NAMESPACE
 from matih_ray.settings import Settings
+from serve_apps import agent_api
 from serve_apps.control_api import bind
 
 APP_NAME = "control"
+AGENT_NAME = "agent"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def start_local(settings: Settings, *, num_cpus: int | None = None) -> LocalRunt
         http_options={"host": settings.http_host, "port": settings.http_port},
     )
     serve.run(bind(settings), name=APP_NAME, route_prefix="/")
+    serve.run(agent_api.bind(settings), name=AGENT_NAME, route_prefix=AGENT_PREFIX)
     return LocalRuntime(settings, f"http://{settings.http_host}:{settings.http_port}")
 
 

@@ -29,6 +29,7 @@ from matih_ray.errors import (
     Recovery,
     RequestError,
     RequestTooLargeError,
+    SessionsFullError,
     SinkError,
     SinkUnavailableError,
     SourceError,
@@ -61,6 +62,7 @@ class Family:
 FAMILIES = (
     Family(UnauthenticatedError, 401),
     Family(IdentityProviderUnavailableError, 503, hidden=True),
+    Family(SessionsFullError, 503),
     Family(ForbiddenError, 403),
     Family(NotFoundError, 404),
     Family(ConnectorTestError, 422),

@@ -1,8 +1,8 @@
-"""The command line: a client of the control API, and nothing else.
+"""The command line: a client of the control API, and `matih sql`, which runs in this process.
 
 It talks HTTP, so that it can do exactly what any other client can and works from any machine; it
 never imports Ray. May import `api.wire` (the shapes of answers), `api.tokens` for `matih token`,
-and `model`. Each module holds the commands of one noun.
+`model`, and `streaming` for `matih sql`. Each module holds the commands of one noun.
 
 Exit codes: 0 done; 1 the answer is no (a run that did not complete, a connection that failed);
 2 the caller's fault; 3 the environment (unreachable, refused, no valid token); 70 a bug; 130

@@ -8,12 +8,14 @@ import typer
 
 from matih_ray import __version__
 from matih_ray.cli import (
+    chat,
     connectors,
     endpoints,
     notifications,
     runs,
     schedules,
     service,
+    sql,
     state,
     units,
 )
@@ -64,6 +66,8 @@ app.command("plan")(units.plan)
 app.command("run")(runs.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")
+app.command("sql")(sql.sql)
 app.add_typer(state.app, name="state")
+app.command("chat")(chat.chat)
 app.command("token")(service.token)
 app.command("health")(service.health)

@@ -279,6 +279,17 @@ class ControlClient:
         response = self._request("GET", "/api/v1/health/ready", {}, None, {}, with_token=False)
         return self._value(HealthBody, response)
 
+    def agent(
+        self, method: str, path: str, body: dict[str, JsonValue] | None = None
+    ) -> dict[str, JsonValue]:
+        """A request to the ingestion agent; an empty answer is an empty object."""
+        url = f"/api/v1/agents/ingestion/sessions{path}"
+        response = self._request(method, url, {}, body, {})
+        try:
+            return TypeAdapter(dict[str, JsonValue]).validate_json(response.content or b"{}")
+        except ValidationError:
+            raise self._not_ours(response) from None
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()

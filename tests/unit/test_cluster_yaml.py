@@ -13,6 +13,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from matih_ray.settings import Settings
+from serve_apps.agent_api import AgentApiArgs
 from serve_apps.control_api import ControlApiArgs
 from tests.fixtures.crd_schema import load
 
@@ -77,12 +78,14 @@ def test_the_schema_reaches_into_pods(service):
     assert len(problems(service)) == 2
 
 
-def test_serve_accepts_its_part_and_finds_the_builder(service):
+def test_serve_accepts_its_part_and_finds_the_builders(service):
     schema = ServeDeploySchema.model_validate(serve_config(service))
-    (application,) = schema.applications
-    module, _, name = application.import_path.partition(":")
-    assert callable(getattr(importlib.import_module(module), name))
-    ControlApiArgs.model_validate(application.args, extra="forbid")
+    arguments = {"control": ControlApiArgs, "agent": AgentApiArgs}
+    assert [application.name for application in schema.applications] == list(arguments)
+    for application in schema.applications:
+        module, _, name = application.import_path.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
+        arguments[application.name].model_validate(application.args, extra="forbid")
     assert schema.http_options.port == SERVE_PORT
 
 

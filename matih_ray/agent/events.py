@@ -1,0 +1,111 @@
+"""What happens to a conversation, and what it wants done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from matih_ray.agent.conversation import Outcome, Stream
+from matih_ray.model.ids import EndpointId
+
+# --- events ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session was opened."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """The user wrote something."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The test succeeded; the connector is stored."""
+
+    connector_id: EndpointId
+    name: str
+    server_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """The catalog as it is now. `total` counts streams beyond those given, too."""
+
+    streams: tuple[Stream, ...]
+    total: int
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What became of each chosen stream."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An effect failed; the message is for people."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    """The user may not do this (403)."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An effect is still under way behind this conversation's back."""
+
+
+Event = Opened | Said | Connected | Discovered | Executed | Failed | Forbidden | Pending
+
+# --- effects ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KeepSecrets:
+    """Hold these for the connector, apart from the session. Do not show in `repr`."""
+
+    secrets: Mapping[str, SecretStr]
+
+
+@dataclass(frozen=True)
+class DropSecrets:
+    """Forget what is held."""
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Test the connection and save the connector. Answered by Connected, Failed, Pending."""
+
+
+@dataclass(frozen=True)
+class Discover:
+    """List the streams, read anew if `is_new`. Answered by Discovered, Failed, Pending."""
+
+    is_new: bool = False
+
+
+@dataclass(frozen=True)
+class Execute:
+    """Start first runs and create schedules, those that are missing. Answered by Executed."""
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Delete a connector that nothing was loaded with."""
+
+    connector_id: EndpointId
+
+
+Effect = KeepSecrets | DropSecrets | Connect | Discover | Execute | Remove

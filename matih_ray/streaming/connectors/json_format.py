@@ -1,0 +1,294 @@
+"""Flink's `json` format: one object a line, decoded to the needed columns only.
+
+Blocks go through Arrow's JSON reader, which is strict where Flink is lenient (text to number, any
+value to text). A block that it refuses is halved until few lines are left, and those are decoded
+one by one with Flink's own coercions. So exactness costs only where rows need it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from matih_ray.errors import SqlInvalidError, SqlNotSupportedError, StreamRowError
+from matih_ray.streaming.sql.casts import parse_timestamps
+from matih_ray.streaming.sql.types import BITS, FlinkType
+
+# Blocks of no more lines are decoded line by line.
+FEW_LINES = 32
+# Types whose JSON values Arrow's reader checks as strictly as is needed.
+_DIRECT = ("BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "DOUBLE", "STRING")
+_FORMS = {
+    ("SQL", "TIMESTAMP"): r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,9})?$",
+    ("ISO-8601", "TIMESTAMP"): r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?$",
+    ("SQL", "TIMESTAMP_LTZ"): r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$",
+    ("ISO-8601", "TIMESTAMP_LTZ"): r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$",
+}
+
+
+@dataclass(frozen=True)
+class JsonOptions:
+    """The format's options."""
+
+    ignore_errors: bool = False
+    fail_on_missing: bool = False
+    timestamps: str = "SQL"
+
+
+class _BadValueError(ValueError):
+    """A field does not have its type."""
+
+
+class JsonFormat:
+    """Decodes blocks of lines; `bad_rows` counts what could not be read and was left out."""
+
+    def __init__(self, fields: Mapping[str, FlinkType], options: JsonOptions) -> None:
+        if options.timestamps not in ("SQL", "ISO-8601"):
+            raise SqlInvalidError("json.timestamp-format.standard is SQL or ISO-8601")
+        self._fields = fields
+        self._options = options
+        self._converters = {name: _converter(kind, options) for name, kind in fields.items()}
+        self._schema = pa.schema([(name, kind.arrow) for name, kind in fields.items()])
+        self._read_schema = pa.schema(
+            [
+                (name, kind.arrow if _is_direct(kind) else pa.string())
+                for name, kind in fields.items()
+            ]
+        )
+        self._direct = not options.fail_on_missing and all(
+            _is_direct(kind) or kind.is_time for kind in fields.values()
+        )
+        self.bad_rows = 0
+
+    def decode(self, block: bytes) -> list[pa.RecordBatch]:
+        """The rows of whole lines, in order.
+
+        Raises:
+            StreamRowError: A row cannot be read, and parse errors are not ignored.
+        """
+        lines = [line for line in block.splitlines() if line.strip()] if b"\r" in block else None
+        if lines is None:
+            block = block.strip(b"\n")
+            lines = (
+                [line for line in block.split(b"\n") if line.strip()] if b"\n\n" in block else None
+            )
+        if lines is not None:
+            block = b"\n".join(lines)
+        return self._decode(block) if block else []
+
+    def _decode(self, block: bytes) -> list[pa.RecordBatch]:
+        count = block.count(b"\n") + 1
+        batch = self._at_once(block, count) if self._direct else None
+        if batch is not None:
+            return [batch]
+        if count <= FEW_LINES:
+            return [self._one_by_one(block.split(b"\n"))]
+        middle = block.find(b"\n", len(block) // 2)
+        if middle < 0:
+            middle = block.rfind(b"\n")
+        return [*self._decode(block[:middle]), *self._decode(block[middle + 1 :])]
+
+    def _at_once(self, block: bytes, count: int) -> pa.RecordBatch | None:
+        """The block by Arrow's reader, or None if Flink might read it otherwise."""
+        # an object a line, neither less nor more: valid JSON has no `}` newline `{` within a value
+        if not (block.startswith(b"{") and block.endswith(b"}")):
+            return None
+        if block.count(b"}\n{") != count - 1 or not _is_utf8(block):
+            return None
+        try:
+            table = pyarrow.json.read_json(
+                io.BytesIO(block),
+                read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1),
+                parse_options=pyarrow.json.ParseOptions(
+                    explicit_schema=self._read_schema, unexpected_field_behavior="ignore"
+                ),
+            )
+        except pa.ArrowInvalid:
+            return None
+        return self._typed(table) if table.num_rows == count else None
+
+    def _typed(self, table: pa.Table) -> pa.RecordBatch | None:
+        columns = []
+        for name, kind in self._fields.items():
+            column = table.column(name).combine_chunks()
+            if kind.is_time:
+                form = _FORMS[self._options.timestamps, kind.kind]
+                found = _times(column, kind, form)
+                if found.null_count != column.null_count:
+                    return None
+                column = found
+            columns.append(column)
+        return pa.record_batch(columns, schema=self._schema)
+
+    def _one_by_one(self, lines: list[bytes]) -> pa.RecordBatch:
+        rows = [row for line in lines for row in self._rows(line)]
+        columns = [
+            pa.array([row[place] for row in rows], field.type)
+            for place, field in enumerate(self._schema)
+        ]
+        return pa.record_batch(columns, schema=self._schema)
+
+    def _rows(self, line: bytes) -> list[list[object]]:
+        try:
+            found, _ = _DECODER.raw_decode(line.decode().lstrip())
+            objects = found if isinstance(found, list) else [found]
+            return [self._row(one) for one in objects]
+        except (ValueError, RecursionError) as error:
+            if self._options.ignore_errors:
+                self.bad_rows += 1
+                return []
+            why = str(error) if isinstance(error, _BadValueError) else "it is no JSON object"
+            raise StreamRowError(
+                f"a row cannot be read: {why}; 'json.ignore-parse-errors' = 'true' goes on"
+            ) from None
+
+    def _row(self, one: object) -> list[object]:
+        if not isinstance(one, dict):
+            raise _BadValueError("it is no JSON object")
+        row: list[object] = []
+        for name, convert in self._converters.items():
+            if name not in one and self._options.fail_on_missing:
+                raise _BadValueError(f"field {name} is missing")
+            value = one.get(name)
+            try:
+                row.append(None if value is None else convert(value))
+            except (ValueError, InvalidOperation, pa.ArrowInvalid):
+                if not self._options.ignore_errors:
+                    raise _BadValueError(f"field {name} is no {self._fields[name]}") from None
+                row.append(None)
+        return row
+
+
+def _is_direct(kind: FlinkType) -> bool:
+    return kind.kind in _DIRECT or (kind.element is not None and kind.element.kind in _DIRECT)
+
+
+def _is_utf8(block: bytes) -> bool:
+    if block.isascii():
+        return True
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _times(column: pa.Array, kind: FlinkType, form: str) -> pa.Array:
+    matches = pc.match_substring_regex(column, form)
+    text = pc.if_else(matches, column, pa.scalar(None, pa.string()))
+    if kind.kind == "TIMESTAMP_LTZ":
+        text = pc.utf8_rtrim(text, "Z")
+    return parse_timestamps(text, kind, "^")
+
+
+class _Text(str):
+    """A number of a document, as it was written."""
+
+    __slots__ = ()
+
+
+_DECODER = json.JSONDecoder(parse_float=_Text, parse_int=_Text)
+_Converter = Callable[[object], object]
+
+
+def _converter(kind: FlinkType, options: JsonOptions) -> _Converter:
+    """What a JSON value that is not null becomes.
+
+    Raises:
+        SqlNotSupportedError: The type cannot be read from JSON here.
+    """
+    if kind.is_time:
+        form = re.compile(_FORMS[options.timestamps, kind.kind])
+        return lambda value: _time(value, kind, form)
+    if kind.element is not None:
+        inner = _converter(kind.element, options)
+        return lambda value: _array(value, inner)
+    if kind.is_integer:
+        return lambda value: _integer(value, kind)
+    if kind.kind == "DECIMAL":
+        return lambda value: _decimal(value, kind)
+    found = {"STRING": _text, "BOOLEAN": _boolean, "DOUBLE": _double, "FLOAT": _double}.get(
+        kind.kind
+    )
+    if found is None:
+        raise SqlNotSupportedError(f"{kind} in JSON is not supported", clause=kind.kind)
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _compact(value)
+
+
+def _compact(value: object) -> str:
+    """Compact JSON, numbers as they were written."""
+    if isinstance(value, dict):
+        parts = (
+            f"{json.dumps(key, ensure_ascii=False)}:{_compact(one)}" for key, one in value.items()
+        )
+        return f"{{{','.join(parts)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_compact, value))}]"
+    return str(value) if isinstance(value, _Text) else json.dumps(value, ensure_ascii=False)
+
+
+def _boolean(value: object) -> bool:
+    """True for `true` and text `true`, else false, as Flink has it."""
+    return value is True or (isinstance(value, str) and str(value).strip().lower() == "true")
+
+
+def _number(value: object) -> Decimal:
+    if not isinstance(value, str):
+        raise _BadValueError("no number")
+    found = Decimal(str(value).strip())
+    if not found.is_finite() or "_" in value:
+        raise _BadValueError("no number")
+    return found
+
+
+def _integer(value: object, kind: FlinkType) -> int:
+    """A number loses its fraction; text must be a whole number."""
+    found = _number(value)
+    if not isinstance(value, _Text) and not re.fullmatch(r"\s*[+-]?\d+\s*", str(value)):
+        raise _BadValueError("no whole number")
+    whole, limit = int(found) if abs(found) < 1 << 64 else 1 << 64, 1 << (BITS[kind.kind] - 1)
+    if not -limit <= whole < limit:
+        raise _BadValueError("out of range")
+    return whole
+
+
+def _double(value: object) -> float:
+    if isinstance(value, str) and str(value).strip() in ("NaN", "Infinity", "-Infinity"):
+        return float(value)
+    return float(_number(value))
+
+
+def _decimal(value: object, kind: FlinkType) -> Decimal | None:
+    found = _number(value).quantize(Decimal(1).scaleb(-kind.scale), rounding=ROUND_HALF_UP)
+    return found if len(found.as_tuple().digits) <= kind.precision else None
+
+
+def _array(value: object, inner: _Converter) -> list[object]:
+    if not isinstance(value, list):
+        raise _BadValueError("no array")
+    return [None if one is None else inner(one) for one in value]
+
+
+def _time(value: object, kind: FlinkType, form: re.Pattern[str]) -> object:
+    if isinstance(value, _Text) or not isinstance(value, str) or not form.match(value):
+        raise _BadValueError("no timestamp")
+    found = parse_timestamps(pa.array([value.rstrip("Z")]), kind, "^")
+    if found.null_count:
+        raise _BadValueError("no such day")
+    return found[0]

@@ -1,0 +1,189 @@
+"""Scripts: statements in order; each INSERT is planned, fitted to its table and run to its end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import IO
+
+import pyarrow as pa
+
+from matih_ray.errors import SqlInvalidError, SqlNotSupportedError, StreamRowError
+from matih_ray.settings import Settings
+from matih_ray.streaming.connectors.sinks import CatalogTables, TableSink, open_sink
+from matih_ray.streaming.pipeline import Counts, Pipeline
+from matih_ray.streaming.sql.plan import Node, lines
+from matih_ray.streaming.sql.query import QueryPlanner
+from matih_ray.streaming.sql.script import (
+    CreateCatalog,
+    CreateTable,
+    CreateView,
+    Insert,
+    Options,
+    SetOption,
+    Statement,
+)
+from matih_ray.streaming.sql.targets import TargetColumn, fitted, target_columns
+
+# What SET may say, and the only values: others would be ignored silently.
+_KNOWN_SETTINGS = {"table.local-time-zone": "UTC", "execution.runtime-mode": "streaming"}
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What one INSERT did."""
+
+    target: str
+    rows: int
+    counts: Counts
+
+
+class Script:
+    """Runs the statements of one script in this process.
+
+    `options` are overrides, by `table.key`; `out` is where `print` tables write.
+    """
+
+    def __init__(self, settings: Settings, options: Mapping[str, str], out: IO[str]) -> None:
+        self._catalog = CatalogTables(settings)
+        self._overrides = dict(options)
+        self._used: set[str] = set()
+        self._out = out
+        self._tables: dict[tuple[str, ...], CreateTable] = {}
+        self._views: dict[tuple[str, ...], CreateView] = {}
+
+    def prepare(self, statements: list[Statement]) -> list[Insert]:
+        """Declare everything in order, without creating anything; the INSERTs are left.
+
+        Raises:
+            SqlInvalidError: A name is taken, or an override names no table.
+        """
+        inserts = []
+        for statement in statements:
+            if isinstance(statement, Insert):
+                inserts.append(statement)
+            else:
+                self._declare(statement)
+        unused = sorted(set(self._overrides) - self._used)
+        if unused:
+            raise SqlInvalidError(f"option {unused[0]} is of no table of this script")
+        return inserts
+
+    def _declare(self, statement: CreateTable | CreateView | CreateCatalog | SetOption) -> None:
+        if isinstance(statement, CreateTable):
+            self._new(statement.path)
+            self._tables[statement.path] = self._overridden(statement)
+        elif isinstance(statement, CreateView):
+            self._new(statement.path)
+            self._views[statement.path] = statement
+        elif isinstance(statement, CreateCatalog):
+            raise SqlNotSupportedError(
+                f"CREATE CATALOG {statement.name}: catalogs come from settings "
+                "(MATIH_ICEBERG_CATALOG_URI and others) and may have any name",
+                clause="CREATE CATALOG",
+            )
+        elif _KNOWN_SETTINGS.get(statement.key, "").lower() != statement.value.lower():
+            raise SqlNotSupportedError(
+                f"SET '{statement.key}' to this value is not supported", clause=statement.key
+            )
+
+    def _new(self, path: tuple[str, ...]) -> None:
+        if path in self._tables or path in self._views:
+            raise SqlInvalidError(f"{'.'.join(path)} is there twice")
+
+    def _overridden(self, table: CreateTable) -> CreateTable:
+        prefix = ".".join(table.path) + "."
+        mine = {key: text for key, text in self._overrides.items() if key.startswith(prefix)}
+        self._used |= set(mine)
+        changes = {key[len(prefix) :]: text for key, text in mine.items()}
+        options: Options = table.options.overridden(changes)
+        return replace(table, options=options)
+
+    def effective_options(self) -> dict[str, dict[str, str]]:
+        """The options of each table as they are used, secrets redacted."""
+        return {".".join(path): table.options.shown() for path, table in self._tables.items()}
+
+    def explain(self, insert: Insert) -> list[str]:
+        """The plan of an INSERT or query as text."""
+        target = f"Sink({'.'.join(insert.path) or 'nowhere'})"
+        return [target, *(f"  {line}" for line in lines(self._plan(insert)))]
+
+    def create_tables(self) -> list[str]:
+        """Create the catalog tables that the script declares, unless they are there."""
+        made = []
+        for path, table in self._tables.items():
+            if is_catalog_table(table):
+                self._catalog.create(table)
+                made.append(".".join(path))
+        return made
+
+    def run(
+        self, insert: Insert, on_late: Callable[[pa.RecordBatch], None] = lambda _: None
+    ) -> JobResult:
+        """Run an INSERT to the end of its input.
+
+        Raises:
+            SqlInvalidError: The query does not fit the table.
+            StreamRowError: A row stops the job; nothing is visible in the target then, except in
+                `print` tables.
+        """
+        plan = self._plan(insert)
+        columns = self._columns(insert)
+        node = fitted(plan, columns, insert.columns)
+        schema = pa.schema([pa.field(one.name, one.type) for one in columns])
+        pipeline = Pipeline(on_late)
+        rows = 0
+        with _finished(self._sink(insert, schema)) as sink:
+            for chunk in pipeline.run(node):
+                if chunk.batch.num_rows:
+                    _check_not_null(chunk.batch, columns, insert)
+                    sink.write(chunk.batch.cast(schema))
+                    rows += chunk.batch.num_rows
+        return JobResult(".".join(insert.path), rows, pipeline.counts)
+
+    def _plan(self, insert: Insert) -> Node:
+        return QueryPlanner(self._tables, self._views).plan(insert.query)
+
+    def _columns(self, insert: Insert) -> tuple[TargetColumn, ...]:
+        table = self._tables.get(insert.path)
+        if table is not None and not is_catalog_table(table):
+            return tuple(
+                TargetColumn(one.name, one.type.arrow, one.not_null)
+                for one in table.columns
+                if one.type is not None
+            )
+        if len(insert.path) < 2:
+            raise SqlInvalidError(f"there is no table {'.'.join(insert.path)!r}")
+        return target_columns(self._catalog.schema(insert.path))
+
+    def _sink(self, insert: Insert, schema: pa.Schema) -> TableSink:
+        table = self._tables.get(insert.path)
+        if table is not None and not is_catalog_table(table):
+            return open_sink(table, schema, self._out)
+        return self._catalog.open_sink(insert.path, schema)
+
+
+def is_catalog_table(table: CreateTable) -> bool:
+    """A table in a catalog has no connector of its own."""
+    return "connector" not in table.options.values and len(table.path) > 1
+
+
+@contextlib.contextmanager
+def _finished(sink: TableSink) -> Iterator[TableSink]:
+    try:
+        yield sink
+        sink.close()
+    except BaseException:
+        sink.abort()
+        raise
+
+
+def _check_not_null(
+    batch: pa.RecordBatch, columns: tuple[TargetColumn, ...], insert: Insert
+) -> None:
+    for place, column in enumerate(columns):
+        if column.not_null and batch.column(place).null_count:
+            raise StreamRowError(
+                f"column {column.name} of {'.'.join(insert.path)} is NOT NULL, and a row has NULL"
+            )

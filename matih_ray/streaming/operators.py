@@ -1,0 +1,180 @@
+"""The keyed window operator: batches in, closed windows out, late rows aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from matih_ray.streaming.aggregates import (
+    KEPT,
+    Aggregate,
+    finish_kept,
+    kept_values,
+    merged_table,
+    partial_table,
+)
+from matih_ray.streaming.watermarks import BEGINNING
+from matih_ray.streaming.windows import Sessions, Times, WindowSpec
+
+WINDOW, START, END_COLUMN, TIME = "window_id", "window_start", "window_end", "event_time"
+# Partial aggregates of batches are merged when they are this many times the merged ones: merging
+# then costs a constant share of the work, and memory at most this many times what it must be.
+MERGE_GROWTH = 4
+MERGE_MIN_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A batch, the watermark that each of its rows met, and the watermark after them."""
+
+    batch: pa.RecordBatch
+    met: Times
+    after: int
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What a chunk led to: windows that closed, and rows whose windows had all closed before."""
+
+    windows: pa.Table | None
+    late: pa.RecordBatch | None
+
+
+class WindowOperator:
+    """Aggregates by key and window. A window fires once; later rows of it are late.
+
+    Input columns are the keys, the aggregates' arguments and `event_time` (milliseconds); the
+    result has the keys, `window_start`, `window_end` (milliseconds) and the aggregates' outputs.
+    """
+
+    def __init__(
+        self, spec: WindowSpec, keys: tuple[str, ...], aggregates: tuple[Aggregate, ...]
+    ) -> None:
+        self._spec = spec
+        self._keys = [*keys, WINDOW]
+        self._aggregates = aggregates
+        self._sessions = Sessions(spec.size_ms) if spec.kind == "SESSION" else None
+        self._partial: list[pa.Table] = []
+        self._kept: dict[str, list[pa.Table]] = {
+            one.output: [] for one in aggregates if one.function in KEPT
+        }
+        self._merged_rows = 0
+        self._watermark = BEGINNING
+
+    def process(self, chunk: Chunk) -> Closed:
+        """Take a chunk."""
+        late = self._add(chunk) if chunk.batch.num_rows else None
+        self._watermark = max(self._watermark, chunk.after)
+        return Closed(self._fire(), late)
+
+    def _add(self, chunk: Chunk) -> pa.RecordBatch | None:
+        times = chunk.batch.column(TIME).to_numpy()
+        met = np.maximum(chunk.met, self._watermark)
+        rows, windows, is_late = self._assign(chunk.batch, times, met)
+        table = pa.Table.from_batches([chunk.batch])
+        if len(rows) != len(times) or self._spec.windows_per_row > 1:
+            table = table.take(pa.array(rows))
+        table = table.append_column(WINDOW, pa.array(windows))
+        if table.num_rows:
+            self._keep(table)
+        return chunk.batch.filter(pa.array(is_late)) if is_late.any() else None
+
+    def _assign(
+        self, batch: pa.RecordBatch, times: Times, met: Times
+    ) -> tuple[Times, Times, np.ndarray]:
+        """Row numbers and windows, and which rows are late. A row may be in several windows."""
+        if self._sessions is not None:
+            names = self._keys[:-1]
+            columns = [batch.column(name).to_pylist() for name in names]
+            keys = list(zip(*columns, strict=True)) if names else [()] * len(times)
+            numbers = self._sessions.assign(keys, times, met)
+            rows = np.flatnonzero(numbers >= 0)
+            return rows, numbers[rows], numbers < 0
+        found = [(ends, there & (ends - 1 > met)) for ends, there in self._spec.ends(times)]
+        placed = np.logical_or.reduce([live for _, live in found])
+        in_any = np.logical_or.reduce([there for _, there in self._spec.ends(times)])
+        rows = np.concatenate([np.flatnonzero(live) for _, live in found])
+        windows = np.concatenate([ends[live] for ends, live in found])
+        return rows, windows, in_any & ~placed
+
+    def _keep(self, table: pa.Table) -> None:
+        self._partial.append(partial_table(table, self._keys, self._aggregates))
+        for one in self._aggregates:
+            if one.function in KEPT:
+                self._kept[one.output].append(kept_values(table, self._keys, one))
+        rows = sum(len(part) for part in self._partial)
+        rows += sum(len(part) for parts in self._kept.values() for part in parts)
+        if rows > max(MERGE_MIN_ROWS, MERGE_GROWTH * self._merged_rows):
+            self._merge()
+
+    def _merge(self) -> None:
+        self._partial = [merged_table(self._renamed(self._partial), self._keys)]
+        for one in self._aggregates:
+            if one.function in KEPT and self._kept[one.output]:
+                kept = self._renamed(self._kept[one.output])
+                self._kept[one.output] = [kept_values(kept, self._keys, one)]
+        self._merged_rows = sum(len(part) for part in self._partial)
+        self._merged_rows += sum(len(part) for parts in self._kept.values() for part in parts)
+
+    def _renamed(self, parts: list[pa.Table]) -> pa.Table:
+        """All parts as one; sessions that have merged get one number."""
+        table = pa.concat_tables(parts)
+        if self._sessions is None:
+            return table
+        numbers = self._sessions.current(table.column(WINDOW).to_numpy())
+        place = table.column_names.index(WINDOW)
+        return table.set_column(place, WINDOW, pa.array(numbers))
+
+    def _fire(self) -> pa.Table | None:
+        sessions = self._sessions.fire(self._watermark) if self._sessions is not None else None
+        if not self._partial or not (sessions or self._is_due()):
+            return None
+        self._merge()
+        groups = self._taken(self._partial, sessions)
+        columns = {name: groups.column(name) for name in self._keys[:-1]}
+        columns[START], columns[END_COLUMN] = self._bounds(groups, sessions)
+        for one in self._aggregates:
+            if one.function in KEPT:
+                kept = self._taken(self._kept[one.output], sessions)
+                columns[one.output] = finish_kept(kept, groups, self._keys, one)
+            else:
+                columns[one.output] = one.finish(groups)
+        order = [(END_COLUMN, "ascending"), (START, "ascending")]
+        return pa.table(columns).sort_by(order)
+
+    def _is_due(self) -> bool:
+        if self._sessions is not None:
+            return False
+        first = min(pc.min(part.column(WINDOW)).as_py() for part in self._partial)
+        return bool(first - 1 <= self._watermark)
+
+    def _taken(
+        self, parts: list[pa.Table], sessions: dict[int, tuple[int, int]] | None
+    ) -> pa.Table:
+        """What is due, which `parts` lose."""
+        if not parts:
+            return pa.table({})
+        (table,) = parts
+        windows = table.column(WINDOW)
+        if sessions is None:
+            due = pc.less_equal(pc.subtract(windows, 1), self._watermark)
+        else:
+            due = pc.is_in(windows, pa.array(list(sessions), pa.int64()))
+        left = table.filter(pc.invert(due))
+        parts[:] = [left] if left.num_rows else []
+        return table.filter(due)
+
+    def _bounds(
+        self, groups: pa.Table, sessions: dict[int, tuple[int, int]] | None
+    ) -> tuple[pa.Array, pa.Array]:
+        windows = groups.column(WINDOW).to_numpy()
+        if sessions is None:
+            return pa.array(self._spec.starts(windows)), pa.array(windows)
+        found = [sessions[number] for number in windows.tolist()]
+        return (
+            pa.array([start for start, _ in found], pa.int64()),
+            pa.array([end for _, end in found], pa.int64()),
+        )

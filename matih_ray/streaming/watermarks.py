@@ -1,0 +1,63 @@
+"""Watermarks: for each partition the highest seen, for a source the lowest of its partitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from matih_ray.streaming.windows import Times
+
+BEGINNING = int(np.iinfo(np.int64).min)
+END = int(np.iinfo(np.int64).max)
+
+
+@dataclass
+class Watermarks:
+    """The watermarks of one source's partitions, in milliseconds; they never go back.
+
+    Partitions must be named before the first row, because one without rows holds back the source.
+    An idle partition does not count until it has rows again.
+    """
+
+    partitions: dict[str, int]
+    idle: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, partitions: list[str]) -> Watermarks:
+        """All at the beginning of time."""
+        return cls(dict.fromkeys(partitions, BEGINNING))
+
+    @property
+    def current(self) -> int:
+        """The source's watermark."""
+        counted = [mark for name, mark in self.partitions.items() if name not in self.idle]
+        return min(counted, default=BEGINNING)
+
+    @property
+    def holder(self) -> str | None:
+        """The partition that holds the watermark back."""
+        counted = [name for name in self.partitions if name not in self.idle]
+        return min(counted, key=lambda name: self.partitions[name], default=None)
+
+    def advance(self, partition: str, marks: Times) -> Times:
+        """The source's watermark as each of these rows of a partition met it.
+
+        `marks` are what the rows' own watermarks would be. A row meets the watermark of the rows
+        before it, as in Flink with `pipeline.auto-watermark-interval` 0.
+        """
+        reached = self.current
+        self.idle.discard(partition)
+        own = np.maximum.accumulate(np.concatenate(([self.partitions[partition]], marks)))
+        others = [
+            mark
+            for name, mark in self.partitions.items()
+            if name != partition and name not in self.idle
+        ]
+        self.partitions[partition] = int(own[-1])
+        met = np.minimum(own[:-1], min(others, default=END))
+        return np.maximum(met, reached)  # a partition that wakes up does not turn time back
+
+    def finish(self, partition: str) -> None:
+        """The partition has no more rows."""
+        self.partitions[partition] = END
