@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(2**32)))
 for name in [name for name in os.environ if name.startswith(("MATIH_", "INGESTION_", "RAY_"))]:
     del os.environ[name]
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0")
+
+# Whoever starts the tests in the background lets them, and all that they start, ignore this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long one example takes says something about the machine, and is no reason to fail.
 hypothesis.settings.register_profile("untimed", deadline=None)
