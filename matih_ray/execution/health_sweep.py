@@ -29,38 +29,37 @@ from matih_ray.settings import Settings
 from matih_ray.state.base import EndpointRecord
 
 # Connectors of one call: enough to make its own cost small, few enough to be lost together.
-BATCH_CONNECTORS = 50
-# Threads of the actor. Half of a connector's time is waiting, if its server is well.
-CHECKS_AT_ONCE = 8
+BATCH_CONNECTORS = 25
+# Threads of the actor. Half of a test is waiting; what they leave of two cores is for listings.
+CHECKS_AT_ONCE = 4
 # Seven rounds of threads in which every test takes all of its own time-outs.
 BATCH_DEADLINE_S = 240.0
-# Connectors that one sweep looks for; the next one follows at once while there are as many.
-SWEEP_CONNECTORS = 500
 # The lowest priority there is: checks get the time that nobody else wants.
 NICENESS = 19
 
 
 def sweep_connectors(settings: Settings, ports: Ports) -> int:
-    """Check connectors that are due; returns how many there were.
+    """Check connectors until none is due; returns how many there were.
 
     Raises:
         StateError: The stores cannot be reached.
     """
-    due = ports.metadata.find_due_connectors(
-        ports.registry.names("sources"), ports.clock(), SWEEP_CONNECTORS
-    )
+    found = 0
     checker: Any = None
     try:
-        for start in range(0, len(due), BATCH_CONNECTORS):
-            # one after the other: a sweep must leave the machine to the loads
+        while due := ports.metadata.find_due_connectors(
+            ports.registry.names("sources"), ports.clock(), BATCH_CONNECTORS
+        ):
+            # one batch after the other: a sweep must leave the machine to the loads
             checker = checker or _CheckerActor.remote(settings)
-            if not _check(ports, checker, due[start : start + BATCH_CONNECTORS]):
+            if not _check(ports, checker, due):
                 ray.kill(checker)
                 checker = None
+            found += len(due)
     finally:
         if checker is not None:
             ray.kill(checker)
-    return len(due)
+    return found
 
 
 class HealthChecker:

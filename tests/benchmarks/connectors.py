@@ -14,7 +14,7 @@ import time
 from datetime import datetime, timedelta
 
 import httpx
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 from matih_ray.control.ports import utc_now
 from matih_ray.model.connector import ConnectorState
@@ -31,6 +31,8 @@ from tests.benchmarks.machine import SERVER_OPTIONS, describe, last_line, number
 
 GIVE_UP_AFTER_S = 600.0
 PAGE_ITEMS = 100
+# Enough for a 99th percentile of a machine that does nothing else.
+IDLE_LISTINGS = 200
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def main() -> None:
             assert isinstance(metadata, SqlMetadataStore)
             ids = _made(metadata, server, count)
             say(f"{count} connectors")
-            idle_ms = _listed_until(ours, threading.Event(), at_least=20)
+            idle_ms = _listed_until(ours, threading.Event(), at_least=IDLE_LISTINGS)
             done = threading.Event()
             times: list[float] = []
             watcher = threading.Thread(target=lambda: times.extend(_listed_until(ours, done)))
@@ -65,11 +67,16 @@ def main() -> None:
             "all_active": ok,
             "listings": len(times),
             "list_idle_median_ms": round(statistics.median(idle_ms), 1),
+            "list_idle_p99_ms": _p99(idle_ms),
             "list_median_ms": round(statistics.median(times), 1),
-            "list_p99_ms": round(statistics.quantiles(times, n=100)[98], 1),
+            "list_p99_ms": _p99(times),
             "machine": machine,
         }
     )
+
+
+def _p99(times_ms: list[float]) -> float:
+    return round(statistics.quantiles(times_ms, n=100)[98], 1)
 
 
 def _made(metadata: SqlMetadataStore, server: PostgresServer, count: int) -> list[EndpointId]:
@@ -104,19 +111,27 @@ def _made(metadata: SqlMetadataStore, server: PostgresServer, count: int) -> lis
 def _swept(
     metadata: SqlMetadataStore, ids: list[EndpointId], since: datetime
 ) -> tuple[float, bool]:
-    """Seconds until all had a newer test, and whether all succeeded."""
+    """Seconds until all had a newer test, and whether all succeeded.
+
+    Waiting only counts rows: reading a thousand states each second would take the interpreter from
+    the thread that times listings.
+    """
     deadline = time.monotonic() + GIVE_UP_AFTER_S
+    left = select(func.count()).where(connector_states.c.due_at <= since)
     while time.monotonic() < deadline:
-        tests = []
-        for start in range(0, len(ids), 500):
-            states = metadata.list_connector_states(TENANT, ids[start : start + 500])
-            tests += [state.last_test for state in states.values() if state.last_test is not None]
-        newer = [test for test in tests if test.tested_at >= since]
-        if len(newer) == len(ids):
-            last = max(test.tested_at for test in newer)
-            return (last - since).total_seconds(), all(test.success for test in newer)
-        time.sleep(1.0)
-    raise RuntimeError(f"only {len(newer)} of {len(ids)} were tested in {GIVE_UP_AFTER_S:g} s")
+        with metadata.database.read("count who is due") as connection:
+            if not connection.execute(left).scalar_one():
+                break
+        time.sleep(0.5)
+    tests = []
+    for start in range(0, len(ids), 500):
+        states = metadata.list_connector_states(TENANT, ids[start : start + 500])
+        tests += [state.last_test for state in states.values() if state.last_test is not None]
+    newer = [test for test in tests if test.tested_at >= since]
+    if len(newer) < len(ids):
+        raise RuntimeError(f"only {len(newer)} of {len(ids)} were tested in {GIVE_UP_AFTER_S:g} s")
+    last = max(test.tested_at for test in newer)
+    return (last - since).total_seconds(), all(test.success for test in newer)
 
 
 def _listed_until(ours: Ours, done: threading.Event, at_least: int = 0) -> list[float]:
