@@ -24,7 +24,7 @@ from demo.readback import Comparison, compare
 from demo.services import DATABASE, TENANT, Services, stop_left
 from matih_ray.api.wire import RunBody
 from matih_ray.model.ids import EndpointId, UnitId
-from matih_ray.model.policy import IngestionPolicy, RunMode
+from matih_ray.model.policy import IngestionPolicy, RunMode, WriteMode
 from matih_ray.model.run import RunState
 from matih_ray.testing import tpch
 from matih_ray.testing.client import ControlClient
@@ -88,6 +88,7 @@ def _story(services: Services, scale: float, tables: dict[str, Comparison]) -> b
     for table in tpch.TABLES:
         with _step(f"generating TPC-H {table.name}, scale {scale:g}"):
             rows[table.name] = tpch.load(connection, table, scale)
+            tpch.track_changes(connection, table)
     with _step("starting Ray and the control API"):
         services.runtime.start()
     with services.client() as client, contextlib.closing(connection):
@@ -96,10 +97,18 @@ def _story(services: Services, scale: float, tables: dict[str, Comparison]) -> b
         console.print(f"endpoint {ENDPOINT}: {found} tables in the catalog")
         _ingest(client, endpoint_id, RunMode.FULL, rows)
         same = _compare(services, connection, tables)
-        added = tpch.add_orders(connection, max(1, rows["orders"] // 100))
-        console.print(f"inserted {added['orders']} orders and {added['lineitem']} line items")
-        read = _ingest(client, endpoint_id, RunMode.INCREMENTAL, added)
-        return _compare(services, connection, tables) and same and read == added
+        touched = _touch(connection, max(1, rows["orders"] // 100))
+        read = _ingest(client, endpoint_id, RunMode.INCREMENTAL, touched)
+        return _compare(services, connection, tables) and same and read == touched
+
+
+def _touch(connection: psycopg2.extensions.connection, count: int) -> dict[str, int]:
+    """Insert, change and delete `count` orders each, with line items; returns touched rows."""
+    changed = tpch.change_orders(connection, count)
+    added = tpch.add_orders(connection, count)
+    for name in added:
+        console.print(f"{name}: {added[name]} rows inserted, {changed[name]} changed or deleted")
+    return {name: changed[name] + added[name] for name in added}
 
 
 def _ingest(
@@ -108,9 +117,12 @@ def _ingest(
     """Load all tables at the same time; returns the rows that each run wrote."""
     runs: dict[str, RunBody] = {}
     for table in tpch.TABLES:
+        merging = mode is RunMode.INCREMENTAL
         policy = IngestionPolicy(
             run_mode=mode,
-            cursor_column=table.cursor,
+            write_mode=WriteMode.MERGE if merging else WriteMode.OVERWRITE,
+            cursor_column=tpch.CHANGED_AT,
+            delete_column=tpch.DELETED if merging else None,
             target_slice_rows=max(MIN_SLICE_ROWS, expected[table.name] // SLICES),
             commit_interval_s=1.0,
         )
@@ -145,11 +157,12 @@ def _compare(
     for table in tpch.TABLES:
         identifier = f"{TENANT}.{ENDPOINT}.public.{table.name}"
         with console.status(f"comparing {table.name} with its source"):
-            found = compare(connection, table.name, services.runtime.home, identifier)
+            left = f"NOT {tpch.DELETED}"
+            found = compare(connection, table.name, left, services.runtime.home, identifier)
         tables[table.name] = found
         verdict = "equal" if found.checksum_match else "DIFFERENT"
         console.print(
-            f"{table.name}: {found.source_rows} rows in PostgreSQL, "
+            f"{table.name}: {found.source_rows} living rows in PostgreSQL, "
             f"{found.iceberg_rows} in Iceberg, contents {verdict}"
         )
     return all(found.checksum_match for found in tables.values())

@@ -32,11 +32,11 @@ def open_batches(home: Path, identifier: str) -> pa.RecordBatchReader:
 
 
 def compare(
-    connection: psycopg2.extensions.connection, table: str, home: Path, identifier: str
+    connection: psycopg2.extensions.connection, table: str, where: str, home: Path, identifier: str
 ) -> Comparison:
-    """Compare a source table with the Iceberg table that it was loaded into."""
+    """Compare rows of a source table (`where` is SQL) with the table that it was loaded into."""
     with open_batches(home, identifier) as batches:
         forms = forms_of(connection, table, batches.schema)
         loaded = arrow_checksum(batches, forms)
-    source = postgres_checksum(connection, table, forms)
+    source = postgres_checksum(connection, table, forms, where)
     return Comparison(source.rows, loaded.rows, checksum_match=source == loaded)

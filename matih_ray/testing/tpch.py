@@ -22,12 +22,13 @@ COPY_READ_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class TpchTable:
-    """A table's definition and the column that grows with new rows (`cursor`)."""
+    """A table's definition, the column that grows with new rows (`cursor`) and a number."""
 
     name: str
     columns: str
     primary_key: str
     cursor: str
+    number: str
 
 
 ORDERS = TpchTable(
@@ -39,6 +40,7 @@ ORDERS = TpchTable(
         o_shippriority integer NOT NULL, o_comment varchar(79) NOT NULL""",
     primary_key="o_orderkey",
     cursor="o_orderkey",
+    number="o_totalprice",
 )
 LINEITEM = TpchTable(
     name="lineitem",
@@ -52,8 +54,15 @@ LINEITEM = TpchTable(
         l_shipmode char(10) NOT NULL, l_comment varchar(44) NOT NULL""",
     primary_key="l_orderkey, l_linenumber",
     cursor="l_orderkey",
+    number="l_quantity",
 )
 TABLES = (ORDERS, LINEITEM)
+
+# What `track_changes` adds to a table, as applications do: when a row last changed, and whether it
+# counts as deleted.
+CHANGED_AT = "changed_at"
+DELETED = "deleted"
+_TRACKING = {"changed": sql.Identifier(CHANGED_AT), "deleted": sql.Identifier(DELETED)}
 
 
 def load(connection: psycopg2.extensions.connection, table: TpchTable, scale: float) -> int:
@@ -78,10 +87,51 @@ def load(connection: psycopg2.extensions.connection, table: TpchTable, scale: fl
     return rows
 
 
+def track_changes(connection: psycopg2.extensions.connection, table: TpchTable) -> None:
+    """Add the columns `CHANGED_AT`, now and for new rows the time, and `DELETED`, false."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            sql.SQL(
+                "ALTER TABLE {t} ADD {changed} timestamptz NOT NULL DEFAULT now(),"
+                " ADD {deleted} boolean NOT NULL DEFAULT false"
+            ).format(t=sql.Identifier(table.name), **_TRACKING)
+        )
+
+
+def change_orders(connection: psycopg2.extensions.connection, count: int) -> dict[str, int]:
+    """Change the `count` oldest orders, mark as many after them as deleted, and their line items.
+
+    Needs `track_changes`. Returns the number of rows touched in each table. One transaction.
+    """
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT max(k) FILTER (WHERE n <= %(count)s), max(k) FROM ("
+            " SELECT o_orderkey AS k, row_number() OVER (ORDER BY o_orderkey) AS n FROM orders"
+            " ORDER BY k LIMIT 2 * %(count)s) AS few",
+            {"count": count},
+        )
+        changed, deleted = cursor.fetchone() or (None, None)
+        touched = {}
+        for table in TABLES:
+            statement = sql.SQL(
+                "UPDATE {t} SET {changed} = now(), {deleted} = {k} > %(changed)s,"
+                " {number} = {number} + 1 WHERE {k} <= %(deleted)s"
+            ).format(
+                t=sql.Identifier(table.name),
+                k=sql.Identifier(table.cursor),
+                number=sql.Identifier(table.number),
+                **_TRACKING,
+            )
+            cursor.execute(statement, {"changed": changed, "deleted": deleted})
+            touched[table.name] = cursor.rowcount
+    return touched
+
+
 def add_orders(connection: psycopg2.extensions.connection, count: int) -> dict[str, int]:
     """Add copies of the `count` oldest orders and of their line items under new, larger keys.
 
-    Returns the number of rows added to each table. Both are added in one transaction.
+    Returns the number of rows added to each table. Both are added in one transaction. Tracked
+    changes are not copied.
     """
     added = {}
     with connection, connection.cursor() as cursor:
@@ -96,10 +146,12 @@ def add_orders(connection: psycopg2.extensions.connection, count: int) -> dict[s
             names = {"t": sql.Identifier(table.name), "k": sql.Identifier(table.cursor)}
             for statement in (
                 "CREATE TEMP TABLE more ON COMMIT DROP AS SELECT * FROM {t} WHERE {k} <= %(bound)s",
+                "ALTER TABLE more DROP IF EXISTS {changed}, DROP IF EXISTS {deleted}",
                 "UPDATE more SET {k} = {k} + %(shift)s",
                 "INSERT INTO {t} SELECT * FROM more",
             ):
-                cursor.execute(sql.SQL(statement).format(**names), {"bound": bound, "shift": shift})
+                composed = sql.SQL(statement).format(**names, **_TRACKING)
+                cursor.execute(composed, {"bound": bound, "shift": shift})
             added[table.name] = cursor.rowcount
             cursor.execute("DROP TABLE more")
     return added

@@ -54,3 +54,19 @@ def test_new_orders_have_larger_keys_and_all_their_line_items(connection):
     assert rows(connection, f"SELECT count(*) FROM lineitem WHERE l_orderkey > {before}") == [
         (added["lineitem"],)
     ]
+
+
+def test_changes_touch_as_many_orders_as_were_asked_for_and_are_dated(connection):
+    for table in tpch.TABLES:
+        tpch.track_changes(connection, table)
+    touched = tpch.change_orders(connection, 50)
+    added = tpch.add_orders(connection, 50)
+    dated = {}
+    for table in touched:
+        newer = (
+            f"SELECT count(*) FROM {table} WHERE changed_at > (SELECT min(changed_at) FROM {table})"
+        )
+        ((dated[table],),) = rows(connection, newer)
+    assert touched["orders"] == 100
+    assert rows(connection, "SELECT count(*) FROM orders WHERE deleted") == [(50,)]
+    assert dated == {name: touched[name] + added[name] for name in touched}
