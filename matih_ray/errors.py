@@ -104,6 +104,24 @@ class ValidationError(RequestError):
     code = "VALIDATION_FAILED"
 
 
+class CdmModelMissingError(ValidationError):
+    """Mode `cdm` for a unit that has no canonical data model."""
+
+    code = "CDM_MODEL_MISSING"
+
+
+class CdmModelUnsupportedError(ValidationError):
+    """Mode `cdm` into a sink that does not take the unit's model; context names both."""
+
+    code = "CDM_MODEL_UNSUPPORTED"
+
+
+class CdmSinkRequiredError(ValidationError):
+    """Mode `cdm` without a sink endpoint that says where the model's tables are."""
+
+    code = "CDM_SINK_REQUIRED"
+
+
 class MethodNotAllowedError(RequestError):
     """The path exists and does not know this HTTP method."""
 
@@ -132,6 +150,18 @@ class ConflictError(RequestError):
     """The resource is in a state that does not allow this."""
 
     code = "CONFLICT"
+
+
+class UnitDisabledError(ConflictError):
+    """The unit is configured not to be loaded."""
+
+    code = "UNIT_DISABLED"
+
+
+class CdmSinkNotProvisionedError(ConflictError):
+    """The sink endpoint has no table for the model yet; context names both."""
+
+    code = "CDM_SINK_NOT_PROVISIONED"
 
 
 class RunOverlapError(ConflictError):
@@ -230,6 +260,13 @@ class SourceTimeoutError(SourceUnavailableError):
     code = "TIMEOUT"
 
 
+class QuotaSpentError(SourceUnavailableError):
+    """The provider's quota is used up; `retry_after_s` says when it is there again."""
+
+    code = "QUOTA_SPENT"
+    recovery = Recovery.PAUSE
+
+
 class SourceRejectedError(SourceError):
     """The source refuses; a person must change the connector or the source."""
 
@@ -264,6 +301,14 @@ class SourceChangedError(SourceError):
     """The unit is not what was planned: table or column dropped, or a type changed."""
 
     code = "SOURCE_CHANGED"
+
+
+class PartUnreadableError(SourceError):
+    """One part of a unit (a project, a space) cannot be read; context names the `part`. The others
+    are loaded, this one is reported, and its place in the checkpoint stays."""
+
+    code = "PART_UNREADABLE"
+    recovery = Recovery.SKIP
 
 
 class UnrepresentableValueError(SourceError):

@@ -81,6 +81,28 @@ class Settings(BaseSettings):
     iceberg_properties: SecretStr = Field(
         default=SecretStr("{}"), description="More PyIceberg catalog properties, as a JSON object."
     )
+    cdm_database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "MATIH_CDM_DATABASE_URL",
+            "CDM_WORK_DATABASE_URL",
+            "METADATA_DATABASE_URL",
+            "cdm_database_url",
+        ),
+        description="PostgreSQL of the built-in sink `cdm.jdbc`: postgresql://user@host/database.",
+    )
+    cdm_schema: str = Field(
+        default="cdm",
+        validation_alias=AliasChoices("MATIH_CDM_SCHEMA", "CDM_WORK_DATABASE_SCHEMA", "cdm_schema"),
+        description="Schema of its tables.",
+    )
+    cdm_table_prefix: str = Field(
+        default="cdm_",
+        validation_alias=AliasChoices(
+            "MATIH_CDM_TABLE_PREFIX", "CDM_WORK_DATABASE_TABLE_PREFIX", "cdm_table_prefix"
+        ),
+        description="What the names of its tables begin with.",
+    )
     staging_provider: str = Field(
         default="object_store", description="`object_store`, `filesystem` or `memory`."
     )
@@ -148,11 +170,39 @@ class Settings(BaseSettings):
         ge=128 << 20,
         description="Object store of a local Ray; staged batches beyond it are spilled to disk.",
     )
+    maintenance_s: float = Field(
+        default=3600.0,
+        ge=0,
+        description="Seconds between two passes of table maintenance over all tenants; 0 for none.",
+    )
+    maintenance_policy: str = Field(
+        default="{}",
+        description="What those passes do, a JSON object: see docs/maintenance.md.",
+    )
+    maintenance_budget_bytes: int = Field(
+        default=64 << 30,
+        ge=0,
+        description="Bytes of a tenant's files that one pass may rewrite.",
+    )
     heartbeat_s: float = Field(
         default=2.0, gt=0, description="Seconds between signs of life of a run's planner."
     )
     orphan_after_s: float = Field(
         default=10.0, gt=0, description="Seconds without a heartbeat until a run is relaunched."
+    )
+    stream_storage: str | None = Field(
+        default=None,
+        description="URI below which streaming jobs keep checkpoints and savepoints; a directory "
+        "under `home` if unset.",
+    )
+    stream_files: Path | None = Field(
+        default=None,
+        description="Directory with one for each tenant, where `filesystem` tables of submitted "
+        "jobs may be; nowhere if unset.",
+    )
+    sql_variables: SecretStr = Field(
+        default=SecretStr("{}"),
+        description="Variables of submitted scripts by tenant, a JSON object of objects.",
     )
     http_host: str = Field(default="127.0.0.1", description="Address of the control API.")
     http_port: int = Field(default=8080, ge=1, le=65535, description="Port of the control API.")

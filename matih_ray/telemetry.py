@@ -43,6 +43,19 @@ METRIC_ROWS = "matih_rows"  # rows committed, a counter
 METRIC_BYTES = "matih_bytes"  # bytes committed, a counter
 METRIC_SLICES = "matih_slices"  # slices committed, a counter
 METRIC_COMMIT_SECONDS = "matih_commit_seconds"  # seconds per commit, a histogram
+METRIC_COMPACTED_FILES = "matih_compacted_files"
+METRIC_COMPACTED_BYTES = "matih_compacted_bytes"
+METRIC_EXPIRED_SNAPSHOTS = "matih_expired_snapshots"
+METRIC_ORPHAN_FILES = "matih_orphan_files"
+METRIC_MAINTENANCE_FAILURES = "matih_maintenance_failures"
+# Counters of table maintenance; their tag is the tenant.
+MAINTENANCE_METRICS = {
+    METRIC_COMPACTED_FILES: "Small files that were compacted",
+    METRIC_COMPACTED_BYTES: "Bytes that compactions wrote",
+    METRIC_EXPIRED_SNAPSHOTS: "Snapshots that expired",
+    METRIC_ORPHAN_FILES: "Files without a table that were removed",
+    METRIC_MAINTENANCE_FAILURES: "Tables that could not be maintained",
+}
 METRIC_QUEUE_DEPTH = "matih_queue_depth"  # staged batches not yet written, a gauge
 
 # --- redaction -------------------------------------------------------------------------------

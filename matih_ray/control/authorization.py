@@ -29,6 +29,7 @@ class Action(str, Enum):
     CONNECT = "connect"  # create, change, delete and use connectors
     RUN = "run"  # start, pause, resume and cancel runs
     RESET = "reset"  # forget checkpoints
+    MAINTAIN = "maintain"  # rewrite tables without changing their rows
 
 
 _WRITER = frozenset(Action)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -14,7 +15,8 @@ from matih_ray.sinks.base import SinkEndpoint
 from matih_ray.sources.base import EndpointSpec, SourceEndpoint
 from matih_ray.sources.guarded_names import guarded
 from matih_ray.sources.host_policy import HostPolicy
-from matih_ray.state.base import EndpointRecord
+from matih_ray.sources.provider_services import ProviderServices
+from matih_ray.state.base import CredentialStore, EndpointRecord
 
 DEFAULT_SINK = SinkId("iceberg")
 # Configuration fields that are URLs of the source.
@@ -43,6 +45,7 @@ def endpoint_spec(ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId) ->
         config=record.config,
         secrets=secrets,
         host_policy=HostPolicy.of(ports.settings),
+        services=_services(ports, record),
     )
 
 
@@ -60,6 +63,7 @@ def source_of(ports: Ports, record: EndpointRecord) -> SourceEndpoint:
         config=record.config,
         secrets=_secrets(ports, record),
         host_policy=HostPolicy.of(ports.settings),
+        services=_services(ports, record),
     )
     return _built_source(ports, spec)
 
@@ -92,6 +96,30 @@ def _built_source(ports: Ports, spec: EndpointSpec) -> SourceEndpoint:
         spec.host_policy.resolve_allowed(*address)
     source = cast("SourceEndpoint", ports.registry.resolve("sources", spec.type)(spec))
     return guarded(source, spec.host_policy)
+
+
+@dataclass(frozen=True)
+class _StoredSecrets:
+    """A `SecretKeeper` over the store of credentials."""
+
+    credentials: CredentialStore
+    tenant_id: TenantId
+    name: str
+
+    def read(self) -> Mapping[str, str]:
+        return self.credentials.get(self.tenant_id, self.name)
+
+    def write(self, secrets: Mapping[str, str]) -> None:
+        self.credentials.put(self.tenant_id, self.name, secrets)
+
+
+def _services(ports: Ports, record: EndpointRecord) -> ProviderServices:
+    """Pace and turns are shared by all connectors of one type: limits are the provider's."""
+    shared = ports.provider_services(record.tenant_id, record.type)
+    if record.credential_name is None:
+        return shared
+    keeper = _StoredSecrets(ports.credentials, record.tenant_id, record.credential_name)
+    return replace(shared, secrets=keeper)
 
 
 def _secrets(ports: Ports, record: EndpointRecord) -> dict[str, str]:

@@ -126,10 +126,13 @@ def list_units(
     endpoint_id: EndpointId,
     *,
     pattern: str | None,
+    include_disabled: bool = False,
     offset: int,
     limit: int,
 ) -> Page[EndpointUnitDescriptor]:
     """A page of the endpoint's catalog, ordered by id; `pattern` is a glob on the unit id.
+
+    Units that are configured not to be loaded are left out unless they are asked for.
 
     Raises:
         NotFoundError: No such endpoint.
@@ -139,14 +142,18 @@ def list_units(
     if pattern is None:
         return page_of(
             lambda start, count: ports.metadata.list_units(
-                tenant_id, endpoint_id, offset=start, limit=count
+                tenant_id,
+                endpoint_id,
+                enabled_only=not include_disabled,
+                offset=start,
+                limit=count,
             ),
             offset,
             limit,
         )
     matching = (
         unit
-        for unit in catalogued(ports, tenant_id, endpoint_id)
+        for unit in catalogued(ports, tenant_id, endpoint_id, enabled_only=not include_disabled)
         if fnmatchcase(unit.unit_id, pattern)
     )
     return page_of(lambda start, count: list(islice(matching, start, start + count)), offset, limit)
@@ -185,12 +192,18 @@ def _listed(
 
 
 def catalogued(
-    ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId
+    ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId, *, enabled_only: bool = False
 ) -> Iterator[EndpointUnitDescriptor]:
     """The whole catalog of an endpoint, ordered by id, read page by page."""
     offset = 0
     while offset <= MAX_UNITS:
-        page = ports.metadata.list_units(tenant_id, endpoint_id, offset=offset, limit=MAX_PAGE_ROWS)
+        page = ports.metadata.list_units(
+            tenant_id,
+            endpoint_id,
+            enabled_only=enabled_only,
+            offset=offset,
+            limit=MAX_PAGE_ROWS,
+        )
         yield from page
         if len(page) < MAX_PAGE_ROWS:
             return

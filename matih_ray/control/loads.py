@@ -6,25 +6,31 @@ from dataclasses import dataclass
 
 from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.building import DEFAULT_SINK, build_source
+from matih_ray.control.cdm_sinks import check_data_mode
 from matih_ray.control.ports import Ports
 from matih_ray.control.streams import check_sink, stored_checkpoint, stream_of
-from matih_ray.errors import ConflictError, ValidationError
+from matih_ray.errors import ConflictError, UnitDisabledError, ValidationError
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.ids import EndpointId, SinkId, TenantId, UnitId
 from matih_ray.model.plan import IngestionPlan
-from matih_ray.model.policy import DataMode, IngestionPolicy, WriteMode
+from matih_ray.model.policy import IngestionPolicy, WriteMode
 from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.model.unit_configuration import UnitConfiguration
 from matih_ray.model.value import Value
 from matih_ray.planning.planner import make_plan
 
 
 class LoadRequest(Value):
-    """A unit, where its rows shall go and how. `stagingProviderId` is by default the runtime's."""
+    """A unit, where its rows shall go and how.
+
+    `sinkId` and `policy` are by default those that the unit is configured with, else `iceberg` and
+    a full load; `stagingProviderId` is by default the runtime's.
+    """
 
     endpoint_id: EndpointId
     unit_id: UnitId
-    sink_id: SinkId = DEFAULT_SINK
-    policy: IngestionPolicy = IngestionPolicy()
+    sink_id: SinkId | None = None
+    policy: IngestionPolicy | None = None
     staging_provider_id: str | None = None
 
 
@@ -44,8 +50,10 @@ def checked_load(ports: Ports, tenant_id: TenantId, request: LoadRequest) -> Loa
     Raises:
         NotFoundError: No such endpoint.
         UnknownUnitError: The unit is not in the endpoint's catalog.
+        UnitDisabledError: The unit is configured not to be loaded.
         ConflictError: The endpoint is disabled.
-        ValidationError: Sink, staging provider or policy do not fit.
+        ValidationError: Sink, staging provider, policy or data mode do not fit.
+        CdmSinkNotProvisionedError: The sink has no table for the unit's model.
     """
     endpoint = ports.metadata.get_endpoint(tenant_id, request.endpoint_id)
     if not endpoint.enabled:
@@ -53,17 +61,44 @@ def checked_load(ports: Ports, tenant_id: TenantId, request: LoadRequest) -> Loa
             f"connector {endpoint.name} is disabled; set its status to ACTIVE first",
             endpoint_id=endpoint.endpoint_id,
         )
-    stream = stream_of(ports, endpoint, request.unit_id, request.sink_id)
     unit = ports.metadata.get_unit(tenant_id, request.endpoint_id, request.unit_id)
-    check_sink(ports, tenant_id, request.sink_id)
+    configured = configuration_of(ports, tenant_id, request.endpoint_id, request.unit_id)
+    if configured is not None and not configured.enabled:
+        raise UnitDisabledError(
+            f"{request.unit_id} is disabled for ingestion; enable it in its configuration first",
+            unit_id=request.unit_id,
+        )
+    sink_id, policy = choices_of(request, configured)
+    check_sink(ports, tenant_id, sink_id)
     staging = request.staging_provider_id or ports.settings.staging_provider
     if staging not in ports.registry.names("staging"):
         known = ", ".join(ports.registry.names("staging"))
         raise ValidationError(
             f"no staging provider {staging!r}; known: {known}", field="stagingProviderId"
         )
-    _check_policy(unit, request.policy)
-    return Load(stream, unit, request.policy, staging)
+    check_policy(unit, policy)
+    check_data_mode(ports, tenant_id, unit, sink_id, policy)
+    stream = stream_of(ports, endpoint, request.unit_id, sink_id)
+    return Load(stream, unit, policy, staging)
+
+
+def choices_of(
+    request: LoadRequest, configured: UnitConfiguration | None
+) -> tuple[SinkId, IngestionPolicy]:
+    """Sink and policy of a load: as asked for, else as configured, else the defaults."""
+    sink_id, policy = request.sink_id, request.policy
+    if configured is not None:
+        sink_id = sink_id or configured.sink_id
+        policy = policy or configured.policy
+    return sink_id or DEFAULT_SINK, policy or IngestionPolicy()
+
+
+def configuration_of(
+    ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId, unit_id: UnitId
+) -> UnitConfiguration | None:
+    """A unit's configuration, if it has one."""
+    found = ports.metadata.get_unit_configurations(tenant_id, endpoint_id, [unit_id])
+    return found.get(unit_id)
 
 
 def plan_unit(
@@ -87,8 +122,12 @@ def plan_unit(
         source.close()
 
 
-def _check_policy(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> None:
-    """What a policy names must be there; whether it can be loaded is the planner's to say."""
+def check_policy(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> None:
+    """Do nothing if a policy fits a unit's description; the planner knows whether it can be loaded.
+
+    Raises:
+        ValidationError: It names a column that is not there, or what the unit does not have.
+    """
     columns = {column.name for column in unit.columns}
     named = [("columns", name) for name in policy.columns or ()]
     named += [("encodings", name) for name in policy.encodings]
@@ -112,8 +151,4 @@ def _check_policy(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> None
             f"{unit.unit_id} has no primary key to merge by; name columns that are unique and "
             "never NULL in keyColumns",
             field="policy.keyColumns",
-        )
-    if policy.mode is DataMode.CDM and unit.cdm_model_id is None:
-        raise ValidationError(
-            f"{unit.unit_id} has no canonical data model; use mode=raw", field="policy.mode"
         )

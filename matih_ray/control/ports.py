@@ -6,11 +6,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Protocol
 
 from matih_ray.model.ids import RunId, TenantId
 from matih_ray.registry import Registry
 from matih_ray.settings import Settings
+from matih_ray.sources.provider_services import ProviderServices
 from matih_ray.state.base import CredentialStore, KeyValueStore, MetadataStore
 
 
@@ -31,9 +33,20 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+@lru_cache(maxsize=1000)
+def process_services(tenant_id: TenantId, provider: str) -> ProviderServices:
+    """Services shared by the threads of this process, for each tenant and provider."""
+    del tenant_id, provider  # they are the cache's key
+    return ProviderServices()
+
+
 @dataclass(frozen=True)
 class Ports:
-    """The outside world of the use cases."""
+    """The outside world of the use cases.
+
+    `provider_services` are what the calls of a tenant to a provider share, on a cluster by all its
+    processes.
+    """
 
     settings: Settings
     registry: Registry
@@ -43,3 +56,4 @@ class Ports:
     launcher: RunLauncher
     clock: Callable[[], datetime] = utc_now
     new_id: Callable[[], str] = new_id
+    provider_services: Callable[[TenantId, str], ProviderServices] = process_services

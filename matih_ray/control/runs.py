@@ -254,10 +254,11 @@ def _earlier(
     except NotFoundError:
         return None
     stream, staging = run.stream, request.staging_provider_id
+    # what was left to the configuration then is left to it now, whatever it says by now
     same = (
-        (stream.endpoint_id, stream.unit_id, stream.sink_id)
-        == (request.endpoint_id, request.unit_id, request.sink_id)
-        and run.policy == request.policy
+        (stream.endpoint_id, stream.unit_id) == (request.endpoint_id, request.unit_id)
+        and request.sink_id in (None, stream.sink_id)
+        and request.policy in (None, run.policy)
         and staging in (None, run.staging_provider_id)
     )
     if not same:

@@ -25,7 +25,7 @@ from matih_ray.errors import (
 )
 from matih_ray.model.checkpoint import Checkpoint, StreamKey
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
-from matih_ray.model.policy import IngestionPolicy, RunMode, WriteMode
+from matih_ray.model.policy import DataMode, IngestionPolicy, RunMode, WriteMode
 from matih_ray.model.run import RunRecord, RunState
 from matih_ray.state.base import MAX_PAGE_ROWS, EndpointRecord, UnitStateRecord
 
@@ -165,6 +165,8 @@ def check_may_resume(run: RunRecord, others: list[RunRecord]) -> None:
 
 
 def _appends_everything(policy: IngestionPolicy) -> bool:
+    if policy.mode is DataMode.CDM:
+        return False  # rows are known by their key, so that none comes twice
     appends = policy.effective_write_mode is WriteMode.APPEND
     return appends and policy.run_mode is RunMode.FULL
 

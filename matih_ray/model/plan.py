@@ -7,6 +7,7 @@ re-planning of the same inputs and compared only for equality; its `sequence` or
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Annotated
 
 from pydantic import Field
@@ -19,8 +20,11 @@ class IngestionSlice(Value):
     """One re-readable piece of a unit, with bounds `lower < x <= upper` in the source's order.
 
     `cursor_after` is what the checkpoint's cursor becomes once this slice and all before it are
-    committed; None leaves the cursor as it is. `dedupe_on` names columns on which rows that the
-    sink already has are dropped (look-back windows).
+    committed; None leaves the cursor as it is. `cursor_patch` changes a cursor that is an object,
+    as a JSON Merge Patch (RFC 7396): a plan over many projects need not repeat the places of all of
+    them in each slice. `part` is the project, space or drive that a slice belongs to: once a slice
+    of a part could not be read, later ones of that part no longer move the cursor. `dedupe_on`
+    names columns on which rows that the sink already has are dropped (look-back windows).
     """
 
     key: str
@@ -28,6 +32,8 @@ class IngestionSlice(Value):
     params: dict[str, JsonValue] = {}
     estimated_rows: int | None = None
     cursor_after: JsonValue = None
+    cursor_patch: dict[str, JsonValue] = {}
+    part: str | None = None
     dedupe_on: tuple[str, ...] = ()
 
 
@@ -46,3 +52,38 @@ class IngestionPlan(Value):
     resumable: bool = True
     cursor_column: str | None = None
     notes: tuple[str, ...] = ()
+
+
+def cursor_through(
+    before: JsonValue, slices: Iterable[IngestionSlice], unread: Collection[int] = ()
+) -> JsonValue:
+    """The cursor once these slices are committed. Pure.
+
+    Args:
+        before: The cursor that the plan began with.
+        slices: A contiguous prefix of the plan.
+        unread: Sequences of slices that could not be read.
+    """
+    cursor, stopped = before, set[str | None]()
+    for slice_ in slices:
+        if slice_.sequence in unread:
+            stopped.add(slice_.part)
+        if slice_.sequence in unread or (slice_.part is not None and slice_.part in stopped):
+            continue
+        if slice_.cursor_after is not None:
+            cursor = slice_.cursor_after
+        if slice_.cursor_patch:
+            cursor = _patched(cursor, slice_.cursor_patch)
+    return cursor
+
+
+def _patched(target: JsonValue, patch: JsonValue) -> JsonValue:
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = _patched(result.get(name), value)
+    return result

@@ -75,6 +75,31 @@ class MergeRule(Value):
     delete: str | None = None
 
 
+class SchemaChange(str, Enum):
+    """What happens when rows arrive with other columns or types than the table has.
+
+    `evolve`: the table changes so that every value has a place: new columns are added, types
+    widened as Iceberg allows, required columns made optional; a value of another type goes to a
+    column of its own, `<name>__<type>`.
+    `freeze`: the table stays; columns that it lacks are left out, types that do not fit refused.
+    `discard_value`: like freeze, and values that do not fit their column become NULL.
+    `discard_row`: the table stays; rows with a value that has no place in it are left out.
+    `fail`: any difference is refused.
+
+    With all but `fail`, columns of the table that the source no longer has are NULL in new rows.
+
+    `evolve` is the default, because it alone loses no value and stops no load: everything it does
+    is an addition that readers of the old columns do not notice. `fail` would be as safe and stop
+    a tenant's loads at night for a column that nobody reads yet.
+    """
+
+    EVOLVE = "evolve"
+    FREEZE = "freeze"
+    DISCARD_VALUE = "discard_value"
+    DISCARD_ROW = "discard_row"
+    FAIL = "fail"
+
+
 class NullCursor(str, Enum):
     """Rows whose cursor is NULL: load them with the first run and refuse when more appear,
     refuse at once, or leave them out knowingly."""
@@ -122,6 +147,7 @@ class IngestionPolicy(Value):
     order_column: str | None = None
     delete_column: str | None = None
     target: str | None = None
+    schema_change: SchemaChange = SchemaChange.EVOLVE
     verify: Verify = Verify.COUNT
 
     @model_validator(mode="after")
@@ -138,11 +164,22 @@ class IngestionPolicy(Value):
             raise ValueError("keyColumns names a column twice")
         if self.late_commits is LateCommits.LOOKBACK and self.lookback <= 0:
             raise ValueError("lateCommits=lookback needs a lookback greater than 0")
+        if self.schema_change is SchemaChange.DISCARD_ROW and self.verify is Verify.CHECKSUM:
+            raise ValueError(
+                "verify=checksum needs all rows, and schemaChange=discard_row drops some"
+            )
         return self
 
     @property
     def effective_write_mode(self) -> WriteMode:
-        """The write mode, by default overwrite for full runs and append for all others."""
+        """The write mode, by default overwrite for full runs and append for all others.
+
+        Rows of the canonical data model replace earlier versions of themselves in either mode, and
+        an overwrite also marks as deleted what it does not bring. That has to be asked for: a run
+        may be filtered, or find a part of its source closed.
+        """
         if self.write_mode is not None:
             return self.write_mode
+        if self.mode is DataMode.CDM:
+            return WriteMode.APPEND
         return WriteMode.OVERWRITE if self.run_mode is RunMode.FULL else WriteMode.APPEND

@@ -10,6 +10,7 @@ class WriteReceipt(Value):
     """What one slice left in the sink: not visible until committed.
 
     `payload` belongs to the sink that made it (for Iceberg, the data files and their statistics).
+    Discarded are rows and values for which a table that must not change has no place.
     `checksum` is an order-independent sum over rows when the policy asked for it.
     """
 
@@ -20,6 +21,8 @@ class WriteReceipt(Value):
     payload: dict[str, JsonValue] = {}
     checksum: str | None = None
     duplicates_dropped: int = 0
+    rows_discarded: int = 0
+    values_discarded: int = 0
 
 
 class CommitMarker(Value):

@@ -145,3 +145,33 @@ class RunRecord(Value):
     def slices_total(self) -> int | None:
         """Number of slices, once planned."""
         return None if self.plan is None else len(self.plan.slices)
+
+
+class UnreadPart(Value):
+    """A slice that was left out of a run, because its part of the unit could not be read."""
+
+    sequence: int
+    key: str
+    part: str | None = None
+    error: RunError
+
+
+# Where a run's statistics keep the checkpoint that its plan began from (None: there was none), and
+# when it was taken back.
+CHECKPOINT_BEFORE = "checkpointBefore"
+ROLLED_BACK_AT = "rolledBackAt"
+# Where a run's statistics name the parts that it could not read.
+UNREAD = "unread"
+
+
+def unread_parts(record: RunRecord) -> tuple[UnreadPart, ...]:
+    """What a run could not read; a run with any is a partial result."""
+    listed = record.statistics.get(UNREAD)
+    return tuple(
+        UnreadPart.model_validate(part) for part in (listed if isinstance(listed, list) else ())
+    )
+
+
+def unread_slices(record: RunRecord) -> frozenset[int]:
+    """Sequences of the slices that a run could not read."""
+    return frozenset(part.sequence for part in unread_parts(record))

@@ -33,7 +33,8 @@ class EndpointUnitDescriptor(Value):
 
     `namespace` and `name` are the source's own words (schema and table). `primary_key` lists
     columns in key order. `cursor_candidates` are columns that could drive incremental runs.
-    Estimates come from the source's statistics and may be absent or stale.
+    Estimates come from the source's statistics and may be absent or stale. `labels` are facts for
+    searching, such as `sink-endpoint:<id>` of a table that a sink was provisioned with.
     """
 
     endpoint_id: EndpointId
@@ -47,3 +48,4 @@ class EndpointUnitDescriptor(Value):
     estimated_rows: int | None = None
     estimated_bytes: int | None = None
     cdm_model_id: str | None = None
+    labels: tuple[str, ...] = ()

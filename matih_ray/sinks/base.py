@@ -20,14 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
+from matih_ray.model.cdm import CdmModel
 from matih_ray.model.checkpoint import StreamKey
+from matih_ray.model.ids import RunId
+from matih_ray.model.maintenance import MaintenancePolicy, MaintenanceReport
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.policy import DEFAULT_FILE_BYTES, MergeRule, WriteMode
+from matih_ray.model.policy import DEFAULT_FILE_BYTES, MergeRule, SchemaChange, WriteMode
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
 from matih_ray.model.value import JsonValue, Value
 
@@ -49,6 +53,7 @@ class SinkTarget:
     target_file_bytes: int = DEFAULT_FILE_BYTES
     checksum: bool = False
     merge: MergeRule | None = None
+    schema_change: SchemaChange = SchemaChange.FAIL
 
 
 class PreparedTarget(Value):
@@ -144,6 +149,33 @@ class Workforce(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class ProvisionedTable:
+    """Where the rows of a model are, in the sink's own words (schema and table)."""
+
+    namespace: str
+    name: str
+
+
+@runtime_checkable
+class SupportsCdm(Protocol):
+    """A sink that has tables for the canonical data model.
+
+    `supported_cdm_models` are ids of models, or families such as `cdm.work.*`.
+    """
+
+    supported_cdm_models: ClassVar[tuple[str, ...]]
+
+    def provision(self, model: CdmModel) -> ProvisionedTable:
+        """Create the model's table or add the columns that it lacks. Idempotent.
+
+        Raises:
+            SchemaMismatchError: A column that is there has another type.
+            SinkUnavailableError: The database cannot be reached.
+            SinkError: It refuses, for want of a right perhaps.
+        """
+
+
 @runtime_checkable
 class SupportsWork(Protocol):
     """A sink whose commits have work that other processes can share."""
@@ -153,3 +185,40 @@ class SupportsWork(Protocol):
 
     def work(self, item: WorkItem) -> WorkItem:
         """Do one item, in any process. Repeating it leaves at most files that nobody names."""
+
+
+@runtime_checkable
+class SupportsRollback(Protocol):
+    """A sink that can take back what a run has committed."""
+
+    def rollback(self, prepared: PreparedTarget, run_id: RunId) -> None:
+        """Show readers what they saw before the run. Idempotent. The run is fenced from then on.
+
+        Raises:
+            ConflictError: Others have committed since, or what was before is gone.
+            SinkError: The table cannot be reached.
+        """
+
+
+@runtime_checkable
+class SupportsMaintenance(Protocol):
+    """A sink whose tables need care besides what writers give them."""
+
+    def tables(self) -> list[str]:
+        """Dotted names of all tables of the sink's tenant, without the tenant's own part."""
+
+    def maintain(
+        self,
+        table: str,
+        policy: MaintenancePolicy,
+        now: datetime,
+        *,
+        protect_since: datetime | None = None,
+        dry_run: bool = False,
+    ) -> MaintenanceReport:
+        """Care for one table, beside whoever writes to it. What the table itself is set to
+        comes before the policy. Files younger than `protect_since` belong to runs that go on.
+
+        Raises:
+            SinkError: The table is not there, or the catalog cannot be reached.
+        """

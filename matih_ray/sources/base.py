@@ -36,6 +36,7 @@ from matih_ray.model.policy import IngestionPolicy
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue, Value
 from matih_ray.sources.host_policy import HostPolicy
+from matih_ray.sources.provider_services import ProviderServices
 
 # A batch of about this many bytes makes Ray's per-object cost vanish (measured: 1 GB cost 1 s of
 # two cores in 22 MB batches and 8 s in thousands of small ones) and keeps a worker's memory small.
@@ -48,6 +49,7 @@ class EndpointSpec:
 
     `secrets` are left out of `repr`, so that a spec can appear in a traceback. `host_policy` says
     where the operator lets sources be; whoever opens connections by itself asks it for addresses.
+    `services` are what calls to one provider share with those of other processes.
     """
 
     tenant_id: TenantId
@@ -57,6 +59,7 @@ class EndpointSpec:
     config: Mapping[str, JsonValue]
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     host_policy: HostPolicy = field(default_factory=HostPolicy)
+    services: ProviderServices = field(default_factory=ProviderServices, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from matih_ray.model.connector import ConnectorState, ConnectorUsage, Notificati
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
 from matih_ray.model.run import RunRecord, RunRequest, RunState, SliceRecord
 from matih_ray.model.schedule import Schedule
+from matih_ray.model.stream_job import StreamJob
 from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.model.unit_configuration import UnitConfiguration
 from matih_ray.model.value import JsonValue, Value
 
 # Largest page of any listing; keeps one answer under about a megabyte.
@@ -231,6 +233,25 @@ class MetadataStore(Protocol):
     def find_due_schedules(self, at: datetime, limit: int = 100) -> list[Schedule]:
         """Schedules of all tenants that are due, longest due first."""
 
+    # streaming jobs
+    def put_stream_job(self, job: StreamJob) -> StreamJob:
+        """Insert (version 0) or replace by compare-and-set; returns it with its new version.
+
+        Raises:
+            StateConflictError: Somebody else changed it.
+        """
+
+    def get_stream_job(self, tenant_id: TenantId, job_id: str) -> StreamJob:
+        """Raises `NotFoundError`."""
+
+    def list_stream_jobs(
+        self, tenant_id: TenantId, *, offset: int = 0, limit: int = 100
+    ) -> list[StreamJob]:
+        """A page of jobs, newest first."""
+
+    def find_due_stream_jobs(self, at: datetime, limit: int = 100) -> list[StreamJob]:
+        """Jobs of all tenants whose `due_at` has come, longest due first."""
+
     # catalog
     def replace_units(
         self,
@@ -249,8 +270,29 @@ class MetadataStore(Protocol):
         """Raises `UnknownUnitError`."""
 
     def list_units(
-        self, tenant_id: TenantId, endpoint_id: EndpointId, *, offset: int = 0, limit: int = 100
-    ) -> list[EndpointUnitDescriptor]: ...
+        self,
+        tenant_id: TenantId,
+        endpoint_id: EndpointId,
+        *,
+        enabled_only: bool = False,
+        offset: int = 0,
+        limit: int = 100,
+    ) -> list[EndpointUnitDescriptor]:
+        """A page of units, ordered by id; with `enabled_only` those that nobody has disabled."""
+
+    # configurations of units
+    def put_unit_configuration(self, configuration: UnitConfiguration) -> UnitConfiguration:
+        """Insert (version 0) or replace by compare-and-set; returns it with its new version.
+
+        Raises:
+            StateConflictError: Somebody else wrote it since it was read.
+            NotFoundError: No such endpoint.
+        """
+
+    def get_unit_configurations(
+        self, tenant_id: TenantId, endpoint_id: EndpointId, unit_ids: Sequence[UnitId]
+    ) -> dict[UnitId, UnitConfiguration]:
+        """The configurations of those units (at most `MAX_PAGE_ROWS`) that have one."""
 
     # runs
     def create_run(self, record: RunRecord) -> RunRecord:
@@ -320,6 +362,9 @@ class MetadataStore(Protocol):
         Being created, queued again or taken over counts as a heartbeat. Longest silent first,
         without plans.
         """
+
+    def find_used_sinks(self) -> list[tuple[TenantId, SinkId]]:
+        """Every tenant with every sink that runs of it went to, in order."""
 
     # slices
     def put_slices(self, tenant_id: TenantId, run_id: RunId, slices: Sequence[SliceRecord]) -> None:

@@ -14,6 +14,8 @@ from matih_ray.state.sql_connectors import SqlConnectorStates, SqlNotifications
 from matih_ray.state.sql_endpoints import SqlCatalog, SqlEndpoints
 from matih_ray.state.sql_runs import SqlRuns
 from matih_ray.state.sql_schedules import SqlSchedules
+from matih_ray.state.sql_stream_jobs import SqlStreamJobs
+from matih_ray.state.sql_unit_configurations import SqlUnitConfigurations
 from matih_ray.state.sql_units import SqlSlices, SqlUnitStates
 
 
@@ -24,7 +26,9 @@ class SqlMetadataStore(
     SqlCatalog,
     SqlRuns,
     SqlSchedules,
+    SqlStreamJobs,
     SqlSlices,
+    SqlUnitConfigurations,
     SqlUnitStates,
 ):
     """Endpoints, catalog, run ledger and unit states in one database; safe to share by threads."""

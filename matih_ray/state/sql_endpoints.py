@@ -21,6 +21,7 @@ from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.state.base import EndpointLimit, EndpointRecord
 from matih_ray.state.names import check_page
 from matih_ray.state.sql_part import SqlPart, stored_value
+from matih_ray.state.sql_unit_configurations import is_disabled
 from matih_ray.state.tables import catalog_dataset, endpoints
 
 _ENDPOINT_COLUMNS = {"tenant_id", "endpoint_id", "name", "version"}
@@ -199,9 +200,15 @@ class SqlCatalog(SqlPart):
         return stored_value(EndpointUnitDescriptor, document)
 
     def list_units(
-        self, tenant_id: TenantId, endpoint_id: EndpointId, *, offset: int = 0, limit: int = 100
+        self,
+        tenant_id: TenantId,
+        endpoint_id: EndpointId,
+        *,
+        enabled_only: bool = False,
+        offset: int = 0,
+        limit: int = 100,
     ) -> list[EndpointUnitDescriptor]:
-        """A page of units, ordered by id."""
+        """A page of units, ordered by id; with `enabled_only` those that nobody has disabled."""
         check_page(offset, limit)
         query = (
             select(catalog_dataset.c.document)
@@ -213,6 +220,8 @@ class SqlCatalog(SqlPart):
             .offset(offset)
             .limit(limit)
         )
+        if enabled_only:
+            query = query.where(~is_disabled(catalog_dataset))
         with self._database.read("list the units") as connection:
             documents = connection.scalars(query).all()
         return [stored_value(EndpointUnitDescriptor, document) for document in documents]

@@ -34,7 +34,7 @@ from matih_ray.errors import (
 )
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.connector import ConnectorUsage
-from matih_ray.model.ids import EndpointId, RunId, TenantId, UnitId
+from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
 from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.run import RunRecord, RunRequest, RunState, check_transition
 from matih_ray.state.engine import Database
@@ -253,6 +253,13 @@ class SqlRuns(SqlPart):
         )
         with self._database.read("look for orphaned runs") as connection:
             return [_run(row) for row in connection.execute(query)]
+
+    def find_used_sinks(self) -> list[tuple[TenantId, SinkId]]:
+        """Every tenant with every sink that runs of it went to, in order."""
+        pair = (runs.c.tenant_id, runs.c.sink_id)
+        with self._database.read("look for sinks in use") as connection:
+            found = connection.execute(select(*pair).distinct().order_by(*pair))
+            return [(TenantId(tenant), SinkId(sink)) for tenant, sink in found]
 
     def _overlap(self, record: RunRecord, *, is_new: bool) -> MatihError:
         stream = record.stream

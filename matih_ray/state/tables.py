@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -156,6 +157,34 @@ schedules = Table(
         ["endpoints.tenant_id", "endpoints.endpoint_id"],
         ondelete="CASCADE",
     ),
+)
+
+unit_configurations = Table(
+    "unit_configurations",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    _name("endpoint_id", primary_key=True),
+    _name("unit_id", primary_key=True),
+    Column("enabled", Boolean, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["tenant_id", "endpoint_id"],
+        ["endpoints.tenant_id", "endpoints.endpoint_id"],
+        ondelete="CASCADE",
+    ),
+)
+
+stream_jobs = Table(
+    "stream_jobs",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    _name("job_id", primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("due_at", UtcTime),
+    Column("document", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("ix_stream_jobs_due_at", "due_at"),
 )
 
 catalog_dataset = Table(

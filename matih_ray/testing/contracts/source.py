@@ -23,7 +23,7 @@ import pytest
 from matih_ray.errors import UnknownUnitError
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.ids import TenantId, UnitId
-from matih_ray.model.plan import IngestionPlan, IngestionSlice
+from matih_ray.model.plan import IngestionPlan, IngestionSlice, cursor_through
 from matih_ray.model.policy import IngestionPolicy
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.planning.planner import check_plan, make_plan
@@ -217,10 +217,9 @@ def _plan(
 
 def _checkpoint(plan: IngestionPlan, through: int) -> Checkpoint:
     """What is kept once the first `through` slices are committed."""
-    cursors = [s.cursor_after for s in plan.slices[:through] if s.cursor_after is not None]
     details = plan.statistics.get("checkpointDetails")
     return Checkpoint(
-        cursor=cursors[-1] if cursors else None,
+        cursor=cursor_through(None, plan.slices[:through]),
         cursor_column=plan.cursor_column,
         through=through,
         details=details if isinstance(details, dict) else {},

@@ -28,6 +28,8 @@ from matih_ray.testing.contracts.state_samples import (
     together,
 )
 from matih_ray.testing.contracts.state_schedules import ScheduleContract
+from matih_ray.testing.contracts.state_stream_jobs import StreamJobContract
+from matih_ray.testing.contracts.state_unit_configurations import UnitConfigurationContract
 from matih_ray.testing.contracts.state_units import UnitStateContract
 
 EXACT_VALUES: list[JsonValue] = [
@@ -230,6 +232,8 @@ class MetadataContract(
     EndpointContract,
     ConnectorContract,
     ScheduleContract,
+    UnitConfigurationContract,
+    StreamJobContract,
     RunContract,
     RunLifeContract,
     UnitStateContract,

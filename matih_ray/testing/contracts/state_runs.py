@@ -333,6 +333,15 @@ class RunLifeContract:
         assert [record for page in pages for record in page] == everything
         assert len({record.run_id for record in everything}) == 6
 
+    def test_sinks_in_use_are_those_that_runs_went_to(self, metadata: MetadataStore) -> None:
+        tenant, other = new_tenant(), new_tenant()
+        for number, (owner, sink) in enumerate([(tenant, "a"), (tenant, "b"), (other, "b")]):
+            metadata.create_run(run(stream(owner, sink=sink), f"{owner}-{number}"))
+        used = metadata.find_used_sinks()
+        assert [pair for pair in used if pair[0] == tenant] == [(tenant, "a"), (tenant, "b")]
+        assert (other, "b") in used
+        assert len(set(used)) == len(used)
+
     def test_orphans_are_active_runs_that_went_silent(self, metadata: MetadataStore) -> None:
         tenant, now = new_tenant(), datetime.now(timezone.utc)
 
