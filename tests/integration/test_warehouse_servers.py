@@ -1,10 +1,11 @@
-"""The server that stands for Snowflake starts, answers on loopback only, and ends."""
+"""The servers that stand for warehouses start, answer on loopback only, and end."""
 
 import json
 import urllib.request
 
 import psutil
 
+from matih_ray.testing.devstack.bigquery import BigQueryServer
 from matih_ray.testing.devstack.python_servers import environment
 from matih_ray.testing.devstack.snowflake import SnowflakeServer
 
@@ -36,6 +37,17 @@ def test_snowflake_logs_in_and_ends_when_stopped():
         found = answer(login, body)
     assert found["success"] is True
     assert ports == {(server.host, server.port)}
+    assert not psutil.pid_exists(pid)
+
+
+def test_bigquery_answers_a_query_and_ends_when_stopped():
+    with BigQueryServer() as server:
+        pid = server._server.pid
+        ports = listening(pid)
+        queries = f"http://{server.host}:{server.port}/bigquery/v2/projects/shop/queries"
+        found = answer(queries, {"query": "SELECT 1 AS one", "useLegacySql": False})
+    assert found["rows"] == [{"f": [{"v": "1"}]}]
+    assert ports == {(server.host, server.port), (server.host, server.grpc_port)}
     assert not psutil.pid_exists(pid)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from matih_ray.model.value import Value
 
@@ -25,10 +25,28 @@ class SnowflakeConfig(Value):
         str | None, Field(min_length=1, description="Instead of the account's, for a private link")
     ] = None
     port: Annotated[int, Field(ge=1, le=65_535)] = 443
+    ssl_mode: Annotated[
+        Literal["verify-full", "disable"] | None,
+        Field(description="verify-full if unset; disable is for emulators only"),
+    ] = None
     protocol: Annotated[
-        Literal["https", "http"], Field(description="http is for emulators only")
-    ] = "https"
+        Literal["https", "http"] | None, Field(description="http is sslMode=disable")
+    ] = None
     connect_timeout_s: Annotated[int, Field(ge=1, le=300)] = 15
+    # the service holds a request for 45 s while its query runs
+    read_timeout_s: Annotated[int, Field(ge=1, le=900)] = 60
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> SnowflakeConfig:
+        modes = {"https": "verify-full", "http": "disable"}
+        if self.protocol and self.ssl_mode and modes[self.protocol] != self.ssl_mode:
+            raise ValueError(f"sslMode {self.ssl_mode} contradicts protocol {self.protocol}")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """`https`, with certificate and name verified, or `http`."""
+        return self.protocol or ("http" if self.ssl_mode == "disable" else "https")
 
     @property
     def address(self) -> str:

@@ -8,6 +8,8 @@ import pyarrow.compute as pc
 from matih_ray.errors import UnrepresentableValueError
 
 MAX_DECIMAL_DIGITS = 38
+# What follows is nanoseconds, of which a timestamp of ours holds none.
+MICROSECOND_CHARS = len("2024-01-31 23:59:59.123456")
 
 
 def decoded(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -26,7 +28,7 @@ def _column(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
             # NUMBERs arrive in the smallest integer that they fit, whatever their precision
             values = pc.cast(values, pa.decimal128(MAX_DECIMAL_DIGITS, 0))
         if pa.types.is_timestamp(field.type):  # selected as text in UTC
-            values = pc.cast(values, pa.timestamp(field.type.unit))
+            values = pc.cast(_microseconds(values), pa.timestamp(field.type.unit))
         return pc.cast(values, field.type)
     except pa.ArrowInvalid:
         raise UnrepresentableValueError(
@@ -34,3 +36,11 @@ def _column(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
             f'set policy.encodings={{"{field.name}": "text"}}',
             column=field.name,
         ) from None
+
+
+def _microseconds(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Moments of up to nine decimals without those after the sixth, which must be zeros."""
+    lost = pc.utf8_rtrim(pc.utf8_slice_codeunits(texts, MICROSECOND_CHARS), "0")
+    if pc.any(pc.greater(pc.utf8_length(lost), 0)).as_py():
+        raise pa.ArrowInvalid("more digits than microseconds")
+    return pc.utf8_slice_codeunits(texts, 0, MICROSECOND_CHARS)

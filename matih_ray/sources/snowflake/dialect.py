@@ -8,19 +8,19 @@
 | TEXT                         | string             | exact   |                                   |
 | BINARY                       | binary             | exact   |                                   |
 | DATE                         | date32             | exact   |                                   |
-| TIMESTAMP_NTZ(p), p ≤ 6      | timestamp[us]      | exact   |                                   |
-| TIMESTAMP_LTZ(p), p ≤ 6      | timestamp[us, UTC] | exact   |                                   |
-| TIMESTAMP_NTZ, TIMESTAMP_LTZ | string             | encoded | YYYY-MM-DD HH:MM:SS.fffffffff     |
-| TIMESTAMP_TZ                 | string             | encoded | the same and the offset           |
+| TIMESTAMP_NTZ                | timestamp[us]      | exact   |                                   |
+| TIMESTAMP_LTZ                | timestamp[us, UTC] | exact   |                                   |
+| TIMESTAMP_TZ                 | string             | encoded | …SS.fffffffff and the offset      |
 | TIME                         | string             | encoded | HH:MM:SS.fffffffff                |
 | VARIANT, OBJECT, ARRAY       | string             | encoded | JSON text                         |
 | GEOGRAPHY, GEOMETRY          | string             | encoded | WKT                               |
 | everything else              | string             | encoded | the database's own text           |
 
-A timestamp has nine decimals unless it is declared with fewer, and tables of ours have six: the
-text keeps them all. `policy.encodings` knows `timestamp`, which cuts them to microseconds, for
-TIMESTAMP_NTZ and TIMESTAMP_LTZ, and `text` for every type. All timestamps are selected as text,
-because the driver's nanoseconds end in the year 2262.
+A timestamp may have nine decimals unless it is declared with fewer, and tables of ours have six. It
+arrives as a timestamp all the same, and a value that would lose a digit is an error.
+`policy.encodings` knows `text` for every type, which keeps all digits, and `timestamp` for those of
+timestamps, which cuts them to microseconds, and TIMESTAMP_TZ to UTC. Timestamps are selected as
+text, because the driver's nanoseconds end in the year 2262; bounds of slices have nine decimals.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ MICROSECOND_DIGITS = 6
 _NUMBER = re.compile(r"NUMBER\((\d+),(\d+)\)")
 _MOMENT = re.compile(r"TIMESTAMP_(NTZ|LTZ)(?:\((\d)\))?")
 _AS_TEXT = "CAST({} AS VARCHAR)"
+# the session is in UTC; cast at once, the time of day would stay and the offset be gone
+_IN_UTC = "CAST(CAST({} AS TIMESTAMP_LTZ) AS TIMESTAMP_NTZ)"
+_UTC_MICROSECONDS = f"TO_VARCHAR({_IN_UTC}, 'YYYY-MM-DD HH24:MI:SS.FF6')"
+_UTC_NANOSECONDS = f"TO_VARCHAR({_IN_UTC}, 'YYYY-MM-DD HH24:MI:SS.FF9')"
 _IN_MICROSECONDS = "TO_VARCHAR(CAST({} AS TIMESTAMP_NTZ), 'YYYY-MM-DD HH24:MI:SS.FF6')"
 _IN_NANOSECONDS = "TO_VARCHAR(CAST({} AS TIMESTAMP_NTZ), 'YYYY-MM-DD HH24:MI:SS.FF9')"
 _LITERALS = {
@@ -66,9 +70,13 @@ _BY_NAME: dict[str, TypeMapping] = {
     "BINARY": _exact(pa.binary()),
     "DATE": _exact(pa.date32(), BoundKind.DATE),
     "TIME": _text("HH:MM:SS.fffffffff", "TO_VARCHAR({}, 'HH24:MI:SS.FF9')"),
-    "TIMESTAMP_TZ": _text(
+    "TIMESTAMP_TZ": TypeMapping(
+        pa.string(),
+        Fidelity.ENCODED,
         "YYYY-MM-DD HH:MM:SS.fffffffff and the offset",
         "TO_VARCHAR({}, 'YYYY-MM-DD HH24:MI:SS.FF9 TZHTZM')",
+        BoundKind.TIMESTAMP_TZ,  # compared as a moment, whatever its offset
+        _UTC_NANOSECONDS,
     ),
     "VARIANT": _text("JSON text", "TO_JSON({})"),
     "OBJECT": _text("JSON text", "TO_JSON({})"),
@@ -116,24 +124,36 @@ class SnowflakeDialect:
         """
         moment = _MOMENT.fullmatch(native_type)
         if encoding == "text":
-            return _text()
+            if moment is not None:
+                return _moment_text(moment[1])
+            default = self.mapping(native_type)
+            return default if pa.types.is_string(default.arrow) else _text()
         if encoding == "timestamp" and moment is not None:
             arrow = _moment(moment[1], MICROSECOND_DIGITS).arrow
             return TypeMapping(arrow, Fidelity.ENCODED, "cut to microseconds", _IN_MICROSECONDS)
+        if encoding == "timestamp" and native_type.startswith("TIMESTAMP_TZ"):
+            arrow = pa.timestamp("us", tz="UTC")
+            how = "in UTC, cut to microseconds"
+            return TypeMapping(arrow, Fidelity.ENCODED, how, _UTC_MICROSECONDS)
         raise ValidationError(
             f"column {column!r} of type {native_type} has no encoding {encoding!r}; there is "
-            "`text` for all types and `timestamp` for TIMESTAMP_NTZ and TIMESTAMP_LTZ",
+            "`text` for all types and `timestamp` for those of timestamps",
             field=f"encodings.{column}",
         )
 
 
 def _moment(zone: str, digits: int) -> TypeMapping:
     bound = BoundKind.TIMESTAMP if zone == "NTZ" else BoundKind.TIMESTAMP_TZ
-    if digits > MICROSECOND_DIGITS:
-        encoding = "YYYY-MM-DD HH:MM:SS.fffffffff" + ("" if zone == "NTZ" else " in UTC")
-        return TypeMapping(pa.string(), Fidelity.ENCODED, encoding, _IN_NANOSECONDS, bound)
     arrow = pa.timestamp("us", tz=None if zone == "NTZ" else "UTC")
-    return TypeMapping(arrow, Fidelity.EXACT, None, _IN_MICROSECONDS, bound)
+    if digits <= MICROSECOND_DIGITS:
+        return TypeMapping(arrow, Fidelity.EXACT, None, _IN_MICROSECONDS, bound)
+    # decoded only if no digit is lost
+    return TypeMapping(arrow, Fidelity.EXACT, None, _IN_NANOSECONDS, bound, _IN_NANOSECONDS)
+
+
+def _moment_text(zone: str) -> TypeMapping:
+    encoding = "YYYY-MM-DD HH:MM:SS.fffffffff" + ("" if zone == "NTZ" else " in UTC")
+    return _text(encoding, _IN_NANOSECONDS)
 
 
 def text_literal(text: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import snowflake.connector
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -43,8 +44,7 @@ class SnowflakeSession:
     def __init__(
         self,
         config: SnowflakeConfig,
-        password: str | None,
-        private_key: str | None,
+        secrets: Mapping[str, str],
         policy: HostPolicy,
     ) -> None:
         """Connect and choose the database.
@@ -53,8 +53,8 @@ class SnowflakeSession:
             HostNotAllowedError: The operator does not allow the host.
             SourceError: With one of the seven stable connectivity codes.
         """
+        proof = _proof(config, secrets)
         _knock(config, policy)
-        proof = {"private_key": _der(private_key)} if private_key else {"password": password or ""}
         named = {"warehouse": config.warehouse, "role": config.role}
         with mapped_errors(f"cannot connect to {config.address}:{config.port}"):
             self._connection = snowflake.connector.connect(
@@ -62,8 +62,9 @@ class SnowflakeSession:
                 user=config.user,
                 host=config.address,
                 port=config.port,
-                protocol=config.protocol,
+                protocol=config.scheme,
                 login_timeout=config.connect_timeout_s,
+                socket_timeout=config.read_timeout_s,
                 arrow_number_to_decimal=True,  # otherwise decimals become floats
                 session_parameters=dict(_SETTINGS),
                 **proof,
@@ -142,11 +143,24 @@ def _knock(config: SnowflakeConfig, policy: HostPolicy) -> None:
         ) from None
 
 
-def _der(pem: str) -> bytes:
+def _proof(config: SnowflakeConfig, secrets: Mapping[str, str]) -> dict[str, str | bytes]:
+    """What the driver logs in with."""
+    key, password = secrets.get("privateKey"), secrets.get("password")
+    if key:
+        return {"private_key": _der(key, secrets.get("privateKeyPassphrase"))}
+    if password:
+        return {"password": password}
+    raise AuthenticationFailedError(
+        f"the connector to {config.address} needs a password or a privateKey"
+    )
+
+
+def _der(pem: str, passphrase: str | None) -> bytes:
     try:
-        key = load_pem_private_key(pem.encode(), password=None)
-    except (TypeError, ValueError):
+        key = load_pem_private_key(pem.encode(), passphrase.encode() if passphrase else None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
         raise AuthenticationFailedError(
-            "privateKey is not a private key in PEM without a passphrase"
+            "privateKey is not a private key in PEM, or privateKeyPassphrase is not the one that "
+            "it was encrypted with"
         ) from None
     return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())

@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 from typing import ClassVar
 
+from matih_ray.errors import ValidationError
 from matih_ray.model.value import Value
 from matih_ray.sources.base import ConnectionTest, EndpointSpec
 from matih_ray.sources.snowflake.config import SnowflakeConfig
@@ -21,16 +22,25 @@ class SnowflakeSource(SqlSource):
     type: ClassVar[str] = "SNOWFLAKE"
     vendor: ClassVar[str] = "jdbc.snowflake"
     config_model: ClassVar[builtins.type[Value]] = SnowflakeConfig
-    secret_fields: ClassVar[tuple[str, ...]] = ("password", "privateKey")
+    secret_fields: ClassVar[tuple[str, ...]] = (
+        "password",
+        "privateKey",
+        "privateKeyPassphrase",
+    )
 
     def __init__(self, spec: EndpointSpec) -> None:
         """Check the configuration; nothing is connected yet.
 
         Raises:
-            ValidationError: The configuration does not fit `SnowflakeConfig`.
+            ValidationError: The configuration does not fit `SnowflakeConfig`, or there are two
+                credentials.
         """
         super().__init__(spec)
         self._config = SnowflakeConfig.from_json(dict(spec.config))
+        if spec.secrets.get("password") and spec.secrets.get("privateKey"):
+            raise ValidationError(
+                "give password or privateKey, not both", field="credentials.privateKey"
+            )
 
     @property
     def dialect(self) -> SnowflakeDialect:
@@ -44,13 +54,7 @@ class SnowflakeSource(SqlSource):
             HostNotAllowedError: The operator does not allow the host.
             SourceError: With one of the seven stable connectivity codes.
         """
-        secrets = self._spec.secrets
-        return SnowflakeSession(
-            self._config,
-            secrets.get("password"),
-            secrets.get("privateKey"),
-            self._spec.host_policy,
-        )
+        return SnowflakeSession(self._config, self._spec.secrets, self._spec.host_policy)
 
     def ping(self) -> ConnectionTest:
         """Open a new session; milliseconds until it answered, and the service's version."""

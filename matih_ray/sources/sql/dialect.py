@@ -16,7 +16,7 @@ Bounds of slices travel as text in one form per `BoundKind`, whatever the vendor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -43,6 +43,7 @@ class TypeMapping:
 
     `expression` is SQL with `{}` for the column's quoted name. `bound` is None where values cannot
     be bounds of slices: floats, texts under a collation, everything that arrives encoded.
+    `bound_expression` is SQL of a bound as text, where bounds need more digits than `arrow` has.
     """
 
     arrow: pa.DataType
@@ -50,6 +51,13 @@ class TypeMapping:
     encoding: str | None = None
     expression: str = "{}"
     bound: BoundKind | None = None
+    bound_expression: str | None = None
+
+    def as_bound(self) -> TypeMapping:
+        """How a value arrives that becomes the bound of a slice."""
+        if self.bound_expression is None:
+            return self
+        return replace(self, arrow=pa.string(), expression=self.bound_expression)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What is asked of a table while planning: a number of rows, the greatest value, boundaries.
 
 All of it is SQL that every vendor has: no LIMIT, no row values, no booleans. Only the remainder of
-a division is not the same everywhere; a vendor's source says how it is written.
+a division and the count of more rows than an integer holds are not the same everywhere; a vendor's
+source says how they are written.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from matih_ray.sources.sql.slices import BoundRow, NullSlice, RangeSlice, condit
 from matih_ray.sources.sql.table import Table
 
 MODULO = "MOD({0}, {1})"
+COUNT = "COUNT(*)"
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,14 @@ class TableProbe:
     session: SqlSession
     table: Table
     modulo: str = MODULO
+    counting: str = COUNT
 
     def count(self, params: RangeSlice | NullSlice) -> int:
         """The number of rows of a slice."""
         statement = _COUNT.format(
-            relation=self.table.identifier, condition=condition(params, self.table)
+            counting=self.counting,
+            relation=self.table.identifier,
+            condition=condition(params, self.table),
         )
         found = self._values(statement, pa.schema([("rows", pa.int64())]))
         if len(found) != 1:
@@ -115,7 +120,7 @@ class TableProbe:
 
     def _bound(self, name: str) -> tuple[BoundKind, TypeMapping]:
         column = self.table.existing_column(name)
-        mapping = self.table.mapping(column)
+        mapping = self.table.mapping(column).as_bound()
         if mapping.bound is None:
             raise PlanError(
                 f"{self.table.unit_id} cannot be cut by {name!r} of type {column.native_type}",
@@ -129,7 +134,7 @@ class TableProbe:
 
 
 _GREATEST_NAME = "matih_greatest"
-_COUNT = "SELECT COUNT(*) AS matih_rows FROM {relation} WHERE {condition}"
+_COUNT = "SELECT {counting} AS matih_rows FROM {relation} WHERE {condition}"
 _GREATEST = (
     "SELECT {bound} FROM (SELECT MAX({name}) AS {greatest} FROM {relation} WHERE {condition}) "
     "matih_row"

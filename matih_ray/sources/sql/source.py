@@ -30,7 +30,7 @@ from matih_ray.sources.sql.dialect import Dialect, SqlSession
 from matih_ray.sources.sql.full import plan_full
 from matih_ray.sources.sql.incremental import plan_incremental
 from matih_ray.sources.sql.names import schema_and_table, unit_id_of
-from matih_ray.sources.sql.probing import MODULO, TableProbe
+from matih_ray.sources.sql.probing import COUNT, MODULO, TableProbe
 from matih_ray.sources.sql.slices import RangeSlice, condition, parse
 from matih_ray.sources.sql.table import Table
 
@@ -53,6 +53,8 @@ class SqlSource(ABC):
     secret_fields: ClassVar[tuple[str, ...]]
     # How the remainder of {0} divided by {1} is written; `{0} % {1}` where there is no MOD.
     modulo: ClassVar[str] = MODULO
+    # How all rows are counted; COUNT_BIG(*) where COUNT overflows.
+    counting: ClassVar[str] = COUNT
 
     def __init__(self, spec: EndpointSpec) -> None:
         """Keep the spec, and with it the secrets, which must be in no other attribute."""
@@ -140,7 +142,7 @@ class SqlSource(ABC):
         columns = selected_columns(self.dialect, unit, policy)
         with self._lease() as session:
             table = self._present(session, unit, columns)
-            probe = TableProbe(session, table, self.modulo)
+            probe = TableProbe(session, table, self.modulo, self.counting)
             if policy.run_mode is RunMode.INCREMENTAL or policy.cursor_column is not None:
                 # a full load with a cursor is cut by it, so that incremental runs can go on there
                 plan = plan_incremental(probe, unit, checkpoint, policy, target_slice_size)

@@ -1,4 +1,4 @@
-"""What gcp-storage-emulator lacks, in front of it: tokens for keys, refusals, preconditions.
+"""What emulators of Google lack, in front of them: tokens for keys, refusals, preconditions.
 
 Our own, after https://developers.google.com/identity/protocols/oauth2/service-account and
 https://cloud.google.com/storage/docs/json_api/v1/status-codes. It believes the tokens that it gave
@@ -26,8 +26,8 @@ _HOP_BY_HOP = {"connection", "content-length", "date", "server", "transfer-encod
 
 
 class GoogleGate:
-    """A gate to a store at `url`. `readers` are tokens that may read, `strangers` known ones that
-    may not."""
+    """A gate to an emulator at `url`. `readers` are tokens that may read, `strangers` known ones
+    that may not."""
 
     def __init__(self, url: str) -> None:
         self.readers: set[str] = set()
@@ -41,8 +41,13 @@ class GoogleGate:
                 self._send(*gate.answer(self.path, self.headers.get("Authorization", ""), self))
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                self._send(*gate.token(parse_qs(body)), {"content-type": "application/json"})
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/token":
+                    given = gate.token(parse_qs(body.decode()))
+                    self._send(*given, {"content-type": "application/json"})
+                else:
+                    authorization = self.headers.get("Authorization", "")
+                    self._send(*gate.answer(self.path, authorization, self, body))
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -93,25 +98,29 @@ class GoogleGate:
         except (KeyError, jwt.InvalidTokenError):
             told = {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
             return 400, json.dumps(told).encode()
-        assert claims["scope"].endswith(".read_only"), "more than a source needs"
+        assert claims["scope"].endswith((".read_only", "/bigquery")), "more than a source needs"
         token = secrets.token_hex(16)
         self.readers.add(token)
         return 200, json.dumps({"access_token": token, "expires_in": 3600}).encode()
 
     def answer(
-        self, path: str, authorization: str, request: BaseHTTPRequestHandler
+        self, path: str, authorization: str, request: BaseHTTPRequestHandler, body: bytes = b""
     ) -> tuple[int, bytes, dict[str, str]]:
-        """The answer to a request for the store."""
+        """The answer to a request for the emulator; a POST if it has a body."""
         token = authorization.removeprefix("Bearer ")
         if token in self.strangers:
-            return _refusal(403, f"{EMAIL} does not have storage.objects.list access.")
+            return _refusal(403, f"Access Denied: {EMAIL} has not the right that this needs.")
         if token not in self.readers:
             return _refusal(401, "Invalid Credentials")
         wanted = parse_qs(urlsplit(path).query).get("ifGenerationMatch")
         if wanted is not None and self._generation(path) not in (None, wanted[0]):
             return _refusal(412, "At least one of the pre-conditions you specified did not hold.")
         kept = {n: v for n, v in request.headers.items() if n.lower() in ("range", "accept")}
-        found = self._client.get(f"{self._store}{path}", headers=kept)
+        if body:
+            kept["content-type"] = request.headers.get("Content-Type", "")
+            found = self._client.post(f"{self._store}{path}", headers=kept, content=body)
+        else:
+            found = self._client.get(f"{self._store}{path}", headers=kept)
         return found.status_code, found.content, dict(found.headers)
 
     def _generation(self, path: str) -> str | None:
