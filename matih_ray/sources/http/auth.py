@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import httpx
@@ -82,50 +83,79 @@ class ClientCredentials:
         return had
 
     def _grant(self) -> None:
-        doing = f"POST {shown(self._url)}"
         form = {"grant_type": "client_credentials"}
         if self._auth.scope is not None:
             form["scope"] = self._auth.scope
         basic = _basic(self._auth.client_id or "", self._secret)
-        address = httpx.URL(self._url)
-        timeout = httpx.Timeout(self._timeout_s).as_dict()
-        request = httpx.Request(
-            "POST",
-            address,
-            data=form,
-            headers={"Authorization": basic, "Accept": "application/json"},
-            extensions={"timeout": timeout},
-        )
-        try:
-            answer = self._transport.handle_request(request)
-            try:
-                body = b"".join(_bounded(answer))
-            finally:
-                answer.close()
-        except httpx.HTTPError as error:
-            raise of_exception(error, doing) from None
-        if answer.status_code in (400, 401, 403):
-            raise AuthenticationFailedError(
-                f"{doing}: status {answer.status_code}: no token; check clientId, clientSecret "
-                "and scope",
-                status=answer.status_code,
-            )
-        if answer.status_code != 200:
-            raise of_status(answer.status_code, doing, None)
-        self._keep(httpx.Response(200, content=body), doing)
+        grant = granted(self._transport, self._url, form, self._timeout_s, basic)
+        self._expires_at = time.monotonic() + usable_s(grant.lifetime_s)
+        self._token = grant.access_token
 
-    def _keep(self, answer: httpx.Response, doing: str) -> None:
+
+@dataclass(frozen=True)
+class Grant:
+    """What an authorization server gave. `refresh_token` is None if the old one stays."""
+
+    access_token: str = field(repr=False)
+    lifetime_s: float
+    refresh_token: str | None = field(default=None, repr=False)
+
+
+def usable_s(lifetime_s: float) -> float:
+    """How long a token is used; one that lives shorter than the margin for half its life."""
+    return max(lifetime_s - EXPIRY_MARGIN_S, lifetime_s / 2)
+
+
+def granted(
+    transport: httpx.BaseTransport,
+    url: str,
+    form: Mapping[str, str],
+    timeout_s: float,
+    basic: str | None = None,
+) -> Grant:
+    """Ask an authorization server for a token (RFC 6749 §5), once.
+
+    Raises:
+        AuthenticationFailedError: It gives none.
+        SourceError: It cannot be reached, or failed.
+    """
+    doing = f"POST {shown(url)}"
+    headers = {"Accept": "application/json"} | ({} if basic is None else {"Authorization": basic})
+    request = httpx.Request(
+        "POST", httpx.URL(url), data=dict(form), headers=headers,
+        extensions={"timeout": httpx.Timeout(timeout_s).as_dict()},
+    )  # fmt: skip
+    try:
+        answer = transport.handle_request(request)
         try:
-            grant = answer.json()
-            token, lifetime = grant["access_token"], float(grant.get("expires_in") or 0)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            token, lifetime = None, 0.0
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise AuthenticationFailedError(f"{doing}: the answer holds no access_token")
-        lifetime_s = lifetime or DEFAULT_LIFETIME_S
-        # a token that lives shorter than the margin is used for half its life
-        self._expires_at = time.monotonic() + max(lifetime_s - EXPIRY_MARGIN_S, lifetime_s / 2)
-        self._token = token
+            body = b"".join(_bounded(answer))
+        finally:
+            answer.close()
+    except httpx.HTTPError as error:
+        raise of_exception(error, doing) from None
+    if answer.status_code in (400, 401, 403):
+        raise AuthenticationFailedError(
+            f"{doing}: status {answer.status_code}: no token; check clientId, clientSecret "
+            "and scope, and that a refresh token was not replaced or withdrawn",
+            status=answer.status_code,
+        )
+    if answer.status_code != 200:
+        raise of_status(answer.status_code, doing, None)
+    return _read_grant(httpx.Response(200, content=body), doing)
+
+
+def _read_grant(answer: httpx.Response, doing: str) -> Grant:
+    try:
+        grant = answer.json()
+        token, lifetime = grant["access_token"], float(grant.get("expires_in") or 0)
+        refresh = grant.get("refresh_token")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        token, lifetime, refresh = None, 0.0, None
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise AuthenticationFailedError(f"{doing}: the answer holds no access_token")
+    return Grant(
+        token, lifetime or DEFAULT_LIFETIME_S, refresh if isinstance(refresh, str) else None
+    )
 
 
 def authorization_of(

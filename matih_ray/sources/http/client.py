@@ -5,21 +5,31 @@ A request here only reads, a GraphQL query by POST included, so it may be sent a
 
 from __future__ import annotations
 
-import email.utils
 import random
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from matih_ray.errors import SourceError, SourceRejectedError, SourceTimeoutError, ValidationError
+from matih_ray.errors import (
+    QuotaSpentError,
+    SourceError,
+    SourceRejectedError,
+    SourceTimeoutError,
+    ValidationError,
+)
 from matih_ray.model.value import JsonValue
 from matih_ray.sources.guarded_http import GuardedTransport
 from matih_ray.sources.host_policy import HostPolicy
-from matih_ray.sources.http.auth import AuthenticatedTransport, authorization_of, origin_of
+from matih_ray.sources.http.auth import (
+    AuthenticatedTransport,
+    Authorization,
+    authorization_of,
+    origin_of,
+)
 from matih_ray.sources.http.config import Auth, Limits
 from matih_ray.sources.http.failures import (
     RETRIED_ERRORS,
@@ -30,21 +40,27 @@ from matih_ray.sources.http.failures import (
     shown,
 )
 from matih_ray.sources.http.json_values import parse
+from matih_ray.sources.rate_governor import RateGovernor, rate_report, seconds_until
 
 MAX_BACKOFF_S = 30.0
 # Within the API's own origin; a chain of more is a loop.
 MAX_REDIRECTS = 5
 # Slices are read one after the other by a source.
 _MAX_CONNECTIONS = 2
+# A task waits so long for a governor by itself; a longer wait is the planner's, which gives the
+# task's place to others meanwhile.
+MAX_GOVERNED_WAIT_S = 20.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked. `params` go into the query of a GET, `body` is JSON to POST."""
+    """What is asked. `params` go into the query of a GET, `body` is JSON to POST. `call` is the
+    kind of call for rate governors, if the path has ids in it."""
 
     url: str
     params: Mapping[str, str | int | bool]
     body: Mapping[str, JsonValue] | None = None
+    call: str | None = None
 
     @property
     def doing(self) -> str:
@@ -72,7 +88,8 @@ class _Failure:
 
 @dataclass(frozen=True)
 class Server:
-    """Where an API is and how to talk to it."""
+    """Where an API is and how to talk to it. `authorization` replaces what `auth` means; it is
+    given the transport for asking for tokens, and a timeout in seconds."""
 
     url: str
     headers: Mapping[str, str]
@@ -81,6 +98,8 @@ class Server:
     ssl_root_cert: str | None
     limits: Limits
     host_policy: HostPolicy
+    governor: RateGovernor | None = None
+    authorization: Callable[[httpx.BaseTransport, float], Authorization] | None = None
 
 
 class ApiClient:
@@ -139,13 +158,7 @@ class ApiClient:
             inner = GuardedTransport(
                 self._server.host_policy, verify=self._verify, trust_env=False, limits=limits
             )
-            self._authorization = authorization_of(
-                self._server.auth,
-                self._server.auth_url,
-                self._secrets,
-                inner,
-                self._limits.request_timeout_s,
-            )
+            self._authorization = self._authorized(inner)
             self._client = httpx.Client(
                 transport=AuthenticatedTransport(inner, self._authorization, self._origin),
                 headers={"Accept": "application/json", **self._server.headers},
@@ -155,6 +168,12 @@ class ApiClient:
                 trust_env=False,
             )
         return self._client
+
+    def _authorized(self, transport: httpx.BaseTransport) -> Authorization:
+        server, timeout_s = self._server, self._limits.request_timeout_s
+        if server.authorization is not None:
+            return server.authorization(transport, timeout_s)
+        return authorization_of(server.auth, server.auth_url, self._secrets, transport, timeout_s)
 
     def _forget(self) -> bool:
         return self._authorization.forget()
@@ -176,9 +195,11 @@ class ApiClient:
             parsed = parse(body, where)
             return Answer(url, response.headers, parsed, response.http_version)
         after_s = _retry_after_s(response)
+        governed = self._server.governor is not None
         refused = of_status(response.status_code, request.doing, after_s)
         if response.status_code in RETRIED_STATUSES:
-            return _Failure(refused, after_s or 0.0)
+            # the governor knows by now, and is asked before the next attempt
+            return _Failure(refused, 0.0 if governed else after_s or 0.0)
         return _Failure(refused, after_s if response.status_code in WAITING_STATUSES else None)
 
     def _followed(self, request: Request, deadline: float) -> tuple[httpx.Response, bytes]:
@@ -214,6 +235,9 @@ class ApiClient:
                     )
                 _in_time(request, deadline)
                 chunks.append(chunk)
+        if self._server.governor is not None:
+            report = rate_report(response.status_code, response.headers)
+            self._server.governor.report(_call(request), report)
         return response, b"".join(chunks)
 
     def _same_origin(self, url: httpx.URL, doing: str) -> None:
@@ -225,6 +249,7 @@ class ApiClient:
             )
 
     def _pace(self, request: Request, deadline: float) -> None:
+        self._ask_governor(request, deadline)
         _in_time(request, deadline)
         if self._limits.requests_per_s is None:
             return
@@ -232,6 +257,28 @@ class ApiClient:
         wait_s = max(self._next_at - now, 0.0)
         self._next_at = now + wait_s + 1 / self._limits.requests_per_s
         time.sleep(wait_s)
+
+    def _ask_governor(self, request: Request, deadline: float) -> None:
+        governor = self._server.governor
+        if governor is None:
+            return
+        patient_until = min(time.monotonic() + MAX_GOVERNED_WAIT_S, deadline)
+        while (permit := governor.ask(_call(request))).wait_s > 0:
+            if time.monotonic() + permit.wait_s > patient_until:
+                raise QuotaSpentError(
+                    f"{request.doing}: the provider lets calls through again in "
+                    f"{permit.wait_s:.0f} s ({permit.parked or 'too many at once'})",
+                    retry_after_s=permit.wait_s,
+                    reason=permit.parked,
+                )
+            time.sleep(permit.wait_s)
+
+
+def _call(request: Request) -> str:
+    if request.call is not None:
+        return request.call
+    method = "GET" if request.body is None else "POST"
+    return f"{method} {httpx.URL(request.url).path}"
 
 
 def _in_time(request: Request, deadline: float) -> None:
@@ -243,17 +290,8 @@ def _in_time(request: Request, deadline: float) -> None:
 
 def _retry_after_s(response: httpx.Response) -> float | None:
     """Seconds to wait as `Retry-After` says, in seconds or as a date (RFC 9110 §10.2.3)."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        until = email.utils.parsedate_to_datetime(text)
-        # by the server's own clock, if it tells: ours may differ
-        date = response.headers.get("Date")
-        now = email.utils.parsedate_to_datetime(date).timestamp() if date else time.time()
-    except (ValueError, TypeError):
-        return None
-    return max(until.timestamp() - now, 0.0)
+    headers = response.headers
+    return seconds_until(headers.get("Retry-After", "").strip(), headers.get("Date"))
 
 
 def _trust(server: Server) -> ssl.SSLContext | bool:

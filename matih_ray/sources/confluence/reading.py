@@ -1,0 +1,181 @@
+"""Slices to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from matih_ray.sources.confluence.planning import MAX_SPACES_ASKED
+from matih_ray.sources.confluence.rows import (
+    GONE,
+    changed_at,
+    comment_row,
+    label_row,
+    link_row,
+    no_link_row,
+    page_row,
+    purged_row,
+    revision_row,
+    space_row,
+    version_of,
+)
+from matih_ray.sources.confluence.site import ConfluenceSite, Json
+from matih_ray.sources.confluence.slices import (
+    CommentsSlice,
+    LabelsSlice,
+    PagesSlice,
+    SpacesSlice,
+)
+from matih_ray.sources.confluence.storage import Link, links_of
+from matih_ray.sources.declared import Row, instant, text
+
+
+def space_rows(site: ConfluenceSite, params: SpacesSlice) -> Iterator[Row]:
+    """All spaces."""
+    for page in site.spaces():
+        for space in page:
+            yield space_row(space, params.seen_ms)
+
+
+def page_rows(site: ConfluenceSite, params: PagesSlice) -> Iterator[Row]:
+    """Pages by id; those that are not there any more are deletions."""
+    keys = site.space_keys()
+    missing = dict.fromkeys(params.ids)
+    for page in _pages(site, params, body=True):
+        if missing.pop(str(page["id"]), ...) is ...:
+            continue  # it was there before: lists shift
+        yield page_row(page, keys, params.seen_ms, wanted=_is_wanted(site, page))
+    for page_id in missing:
+        seen_ms = params.seen_ms or site.seen_ms
+        yield purged_row(page_id, params.space, keys, seen_ms)
+
+
+def revision_rows(site: ConfluenceSite, params: PagesSlice) -> Iterator[Row]:
+    """All versions of pages, or those since they were loaded before."""
+    keys = site.space_keys()
+    for page in _pages(site, params, body=False):
+        if page.get("status") in GONE or not _is_wanted(site, page):
+            continue
+        # one that appeared here was not loaded from here before
+        for revision in _versions(site, page, None if params.seen_ms else params.since):
+            yield revision_row(page, revision, keys)
+
+
+def link_rows(site: ConfluenceSite, params: PagesSlice) -> Iterator[Row]:
+    """The targets of pages, and those that they had when they were loaded before."""
+    keys = site.space_keys()
+    for page in _pages(site, params, body=True):
+        own = links_of(text(page, "body", "storage", "value"))
+        if page.get("status") in GONE or not _is_wanted(site, page):
+            own = []
+        for link in own:
+            target = _target(site, page, link)
+            yield link_row(page, link, target, keys, params.seen_ms)
+        if params.since is None:
+            continue  # nothing was loaded before
+        before = _earlier_links(site, page, params.since)
+        for digest in sorted(before - {link.digest for link in own}):
+            yield no_link_row(page, digest, params.seen_ms)
+
+
+def comment_rows(site: ConfluenceSite, params: CommentsSlice) -> Iterator[Row]:
+    """Comments of one kind in a window of time."""
+    keys = site.space_keys()
+    loaded = dict(params.loaded)
+    spaces = {key.lower() for key in site.config.space_keys}
+    seen: set[str] = set()
+    for listed in site.comments(params.of, body=True):
+        fresh = [c for c in listed if _is_inside(c, params, loaded) and str(c["id"]) not in seen]
+        seen.update(str(comment["id"]) for comment in fresh)
+        page_ids = sorted({str(c["pageId"]) for c in fresh if c.get("pageId") is not None})
+        space_of = {
+            str(page["id"]): str(page.get("spaceId"))
+            for pages in site.pages_by_id(page_ids, body=False)
+            for page in pages
+        }
+        for comment in fresh:
+            space_id = space_of.get(text(comment, "pageId") or "")
+            if not spaces or keys.get(space_id or "", "").lower() in spaces:
+                yield comment_row(comment, params.of, space_id, keys)
+        if params.lower is not None and any(
+            (changed_at(comment) or 0) < params.lower for comment in listed
+        ):
+            return
+
+
+def label_rows(site: ConfluenceSite, params: LabelsSlice) -> Iterator[Row]:
+    """The pages of some labels."""
+    keys = site.space_keys()
+    asked = params.spaces if len(params.spaces) <= MAX_SPACES_ASKED else ()
+    for label in params.labels:
+        seen: set[str] = set()
+        for listed in site.labelled(label[0], asked):
+            for page in listed:
+                page_id = str(page["id"])
+                wanted = not params.spaces or page.get("spaceId") in params.spaces
+                if wanted and page_id not in seen:
+                    seen.add(page_id)
+                    yield label_row(page, label, keys, params.seen_ms)
+
+
+def _pages(site: ConfluenceSite, params: PagesSlice, *, body: bool) -> Iterator[Json]:
+    for pages in site.pages_by_id(params.ids, body=body):
+        yield from pages
+
+
+def _is_wanted(site: ConfluenceSite, page: Json) -> bool:
+    """The page is in a space that is to be read."""
+    if not site.config.space_keys:
+        return True
+    key = site.space_keys().get(text(page, "spaceId") or "", "")
+    return key.lower() in {wanted.lower() for wanted in site.config.space_keys}
+
+
+def _is_inside(comment: Json, params: CommentsSlice, loaded: dict[str, int]) -> bool:
+    moment = changed_at(comment) or 0
+    above = params.lower is None or moment >= params.lower
+    return (
+        above and moment <= params.upper and loaded.get(str(comment["id"])) != version_of(comment)
+    )
+
+
+def _versions(site: ConfluenceSite, page: Json, since: int | None) -> Iterator[Json]:
+    """A page's versions, newest first, down to the last one that was loaded before."""
+    seen: set[int] = set()
+    for listed in site.versions(str(page["id"])):
+        for revision in listed:
+            number = int(revision.get("number") or 0)
+            if since is not None and (instant(revision, "createdAt") or 0) <= since:
+                return
+            if number not in seen:
+                seen.add(number)
+                yield revision
+
+
+def _earlier_links(site: ConfluenceSite, page: Json, since: int) -> set[str]:
+    """Links of a page's versions from now back to the one that was true at a time."""
+    found: set[str] = set()
+    for listed in site.versions(str(page["id"])):
+        for revision in listed:
+            body = text(revision, "page", "body", "storage", "value")
+            found.update(link.digest for link in links_of(body))
+            if (instant(revision, "createdAt") or 0) <= since:
+                return found
+    return found
+
+
+def _target(site: ConfluenceSite, page: Json, link: Link) -> str | None:
+    """The id of the page that a link leads to."""
+    if link.page_id is not None:
+        return link.page_id
+    if link.title is None:
+        # an attachment of the page's own, or a place on it
+        own = link.kind == "attachment" or (link.kind == "page" and link.anchor is not None)
+        return str(page["id"]) if own else None
+    if link.kind == "blog":
+        return None
+    if link.space_key is None:
+        space_id = text(page, "spaceId")
+    else:
+        by_key = {key.lower(): space_id for space_id, key in site.space_keys().items()}
+        space_id = by_key.get(link.space_key.lower())
+    return None if space_id is None else site.page_by_title(space_id, link.title)

@@ -1,0 +1,68 @@
+"""Jira on a cluster: a project that cannot be read is reported, and a spent quota is waited for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from matih_ray.control.building import build_source
+from matih_ray.execution.checkpoints import StoredCheckpoint
+from matih_ray.execution.provider_actor import cluster_services
+from matih_ray.model.ids import EndpointId, SinkId, UnitId
+from matih_ray.model.policy import IngestionPolicy, RunMode
+from matih_ray.model.run import RunState, unread_parts
+from matih_ray.state.base import EndpointRecord
+from matih_ray.testing.devstack.jira import TOKEN, USER, JiraServer
+from matih_ray.testing.iceberg import load_table
+from tests.ray.lab import TENANT, Lab
+
+UNIT = UnitId("jira.issues")
+QUOTA = "jira-quota-tenant-based"
+# Longer than a task waits by itself.
+QUOTA_S = 25
+
+
+def tracker_of(lab: Lab, jira: JiraServer) -> Lab:
+    """The lab with a Jira connector in place of its database."""
+    endpoint_id = EndpointId(f"jira-{lab.database}")
+    now = lab.ports.clock()
+    lab.ports.credentials.put(TENANT, endpoint_id, {"apiToken": TOKEN})
+    record = EndpointRecord(
+        endpoint_id=endpoint_id,
+        tenant_id=TENANT,
+        name=endpoint_id,
+        type="JIRA",
+        config={"baseUrl": jira.url, "user": USER},
+        credential_name=endpoint_id,
+        created_at=now,
+        updated_at=now,
+    )
+    lab.ports.metadata.put_endpoint(record)
+    source = build_source(lab.ports, TENANT, endpoint_id)
+    lab.ports.metadata.put_unit(TENANT, source.describe_unit(UNIT))
+    source.close()
+    return replace(lab, endpoint_id=endpoint_id)
+
+
+def test_an_unreadable_project_is_a_partial_result_and_a_quota_is_waited_for(lab: Lab) -> None:
+    with JiraServer() as jira:
+        jira.do("generate", project="SHOP", count=300)
+        tracker = tracker_of(lab, jira)
+        headers = {"Retry-After": str(QUOTA_S), "RateLimit-Reason": QUOTA}
+        jira.fault("POST .*/issue/bulkfetch", 429, headers)
+        policy = IngestionPolicy(
+            run_mode=RunMode.INCREMENTAL, filter={"projectKeys": ["NONE", "SHOP"]}
+        )
+        run = tracker.wait(tracker.start(UNIT, policy))
+        assert run.state is RunState.COMPLETED, run.error
+        (part,) = unread_parts(run)
+        assert (part.part, part.error.code) == ("NONE", "PART_UNREADABLE")
+        assert run.rows == 300
+        checkpoint = StoredCheckpoint(lab.ports, run.stream).value
+        assert checkpoint is not None
+        assert set(checkpoint.cursor["projects"]) == {"SHOP"}  # type: ignore[index,call-overload,arg-type]  # an object
+        assert len(jira.calls("issue/bulkfetch")) == 4, "one refused, three pages"
+        assert run.target is not None
+        table = load_table(lab.ports, TENANT, SinkId("iceberg"), run.target)
+        assert table.scan().to_arrow().num_rows == 300
+        state = cluster_services(TENANT, "JIRA").governor.state()
+        assert state.refused == 1
