@@ -6,6 +6,10 @@ input is cut into batches, which is what replaying after a failure needs. Why no
 each row, as a stream processor is usually written: in Python that costs a microsecond for each
 call, and Arrow aggregates a row in tens of nanoseconds.
 
-May import `control`, `sinks`, `model`, `settings` and `errors`, never Ray: placing operators on
-processes is another layer's work.
+How a job goes on for ever: `pipeline` pushes what `connectors` read through the operators, `engine`
+makes checkpoints (`checkpoints`) and commits, `submission` gives tenants' scripts their limits, and
+`runtime` places jobs on a cluster.
+
+May import `control`, `state`, `sources`, `sinks`, `model`, `settings` and `errors`; Ray in
+`runtime` only.
 """

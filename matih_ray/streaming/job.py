@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import IO
 
 import pyarrow as pa
 
 from matih_ray.errors import SqlInvalidError, SqlNotSupportedError, StreamRowError
+from matih_ray.model.ids import TenantId
 from matih_ray.settings import Settings
-from matih_ray.streaming.connectors.sinks import CatalogTables, TableSink, open_sink
-from matih_ray.streaming.pipeline import Counts, Pipeline
-from matih_ray.streaming.sql.plan import Node, lines
+from matih_ray.sources.host_policy import HostPolicy
+from matih_ray.streaming.connectors.catalog_tables import CatalogTables, Owner
+from matih_ray.streaming.connectors.options import option
+from matih_ray.streaming.connectors.reader import INSERT, KIND_NAMES
+from matih_ray.streaming.connectors.sinks import TableSink, open_sink
+from matih_ray.streaming.engine import Engine, Progress
+from matih_ray.streaming.operators import Chunk
+from matih_ray.streaming.pipeline import Aside, Counts, Pipeline
+from matih_ray.streaming.sql.plan import Node, lines, scans
 from matih_ray.streaming.sql.query import QueryPlanner
 from matih_ray.streaming.sql.script import (
     CreateCatalog,
@@ -42,11 +49,19 @@ class JobResult:
 class Script:
     """Runs the statements of one script in this process.
 
-    `options` are overrides, by `table.key`; `out` is where `print` tables write.
+    `options` are overrides, by `table.key`; `out` is where `print` tables write. With a tenant,
+    catalog tables are those of the tenant.
     """
 
-    def __init__(self, settings: Settings, options: Mapping[str, str], out: IO[str]) -> None:
-        self._catalog = CatalogTables(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        options: Mapping[str, str],
+        out: IO[str],
+        tenant_id: TenantId | None = None,
+    ) -> None:
+        self._catalog = CatalogTables(settings, tenant_id)
+        self.policy = HostPolicy.of(settings)
         self._overrides = dict(options)
         self._used: set[str] = set()
         self._out = out
@@ -114,33 +129,66 @@ class Script:
         made = []
         for path, table in self._tables.items():
             if is_catalog_table(table):
-                self._catalog.create(table)
+                schema = pa.schema(
+                    pa.field(one.name, one.type.arrow, nullable=not one.not_null)
+                    for one in table.columns
+                    if one.type is not None
+                )
+                self._catalog.create(table.path, schema, table.partition_by)
                 made.append(".".join(path))
         return made
 
-    def run(
-        self, insert: Insert, on_late: Callable[[pa.RecordBatch], None] = lambda _: None
-    ) -> JobResult:
-        """Run an INSERT to the end of its input.
+    def run(self, insert: Insert, aside: Aside | None = None) -> JobResult:
+        """Run an INSERT to the end of its input, and commit once.
 
         Raises:
             SqlInvalidError: The query does not fit the table.
+            SqlNotSupportedError: Its input has no end: that is for jobs, which have checkpoints.
             StreamRowError: A row stops the job; nothing is visible in the target then, except in
                 `print` tables.
         """
-        plan = self._plan(insert)
+        for scan in scans(self._plan(insert)):
+            if not is_bounded(scan.table):
+                raise SqlNotSupportedError(
+                    f"table {'.'.join(scan.table.path)} has no end: submit the script as a job, or "
+                    "bound the table ('scan.bounded.mode' of kafka)",
+                    clause="unbounded",
+                )
+        engine = self.engine(insert, Owner(job_id=uuid.uuid4().hex), aside)
+        engine.run()
+        return JobResult(".".join(insert.path), engine.progress.rows_out, engine.pipeline.counts)
+
+    @property
+    def tables(self) -> Mapping[tuple[str, ...], CreateTable]:
+        """The tables of the script, with their options as overridden."""
+        return self._tables
+
+    def fitted_plan(self, insert: Insert) -> Node:
+        """The plan of an INSERT, under the columns of its table.
+
+        Raises:
+            SqlInvalidError: The query does not fit the table.
+        """
+        return fitted(self._plan(insert), self._columns(insert), insert.columns)
+
+    def engine(self, insert: Insert, owner: Owner, aside: Aside | None = None) -> Engine:
+        """An INSERT ready to run, without checkpoints unless the caller sets `directory`."""
         columns = self._columns(insert)
-        node = fitted(plan, columns, insert.columns)
+        node = self.fitted_plan(insert)
         schema = pa.schema([pa.field(one.name, one.type) for one in columns])
-        pipeline = Pipeline(on_late)
-        rows = 0
-        with _finished(self._sink(insert, schema)) as sink:
-            for chunk in pipeline.run(node):
-                if chunk.batch.num_rows:
-                    _check_not_null(chunk.batch, columns, insert)
-                    sink.write(chunk.batch.cast(schema))
-                    rows += chunk.batch.num_rows
-        return JobResult(".".join(insert.path), rows, pipeline.counts)
+        sink = self._sink(insert, schema, owner)
+        progress = Progress()
+
+        def write(chunk: Chunk) -> None:
+            if chunk.batch.num_rows == 0:
+                return
+            _check_rows(chunk, columns, insert)
+            sink.write(chunk.batch.cast(schema))
+            progress.rows_out += chunk.batch.num_rows
+
+        pipeline = Pipeline(node, write, self.policy, aside or Aside())
+        plan = tuple(lines(node, with_options=False))
+        return Engine(pipeline, sink, plan, owner, progress=progress)
 
     def _plan(self, insert: Insert) -> Node:
         return QueryPlanner(self._tables, self._views).plan(insert.query)
@@ -157,11 +205,11 @@ class Script:
             raise SqlInvalidError(f"there is no table {'.'.join(insert.path)!r}")
         return target_columns(self._catalog.schema(insert.path))
 
-    def _sink(self, insert: Insert, schema: pa.Schema) -> TableSink:
+    def _sink(self, insert: Insert, schema: pa.Schema, owner: Owner) -> TableSink:
         table = self._tables.get(insert.path)
         if table is not None and not is_catalog_table(table):
             return open_sink(table, schema, self._out)
-        return self._catalog.open_sink(insert.path, schema)
+        return self._catalog.open_sink(insert.path, schema, owner)
 
 
 def is_catalog_table(table: CreateTable) -> bool:
@@ -169,21 +217,24 @@ def is_catalog_table(table: CreateTable) -> bool:
     return "connector" not in table.options.values and len(table.path) > 1
 
 
-@contextlib.contextmanager
-def _finished(sink: TableSink) -> Iterator[TableSink]:
-    try:
-        yield sink
-        sink.close()
-    except BaseException:
-        sink.abort()
-        raise
+def is_bounded(table: CreateTable) -> bool:
+    """Whether reading a table ends by itself."""
+    connector = option(table, "connector")
+    if connector == "kafka":
+        return option(table, "scan.bounded.mode", "unbounded") != "unbounded"
+    return connector in ("filesystem", "datagen")
 
 
-def _check_not_null(
-    batch: pa.RecordBatch, columns: tuple[TargetColumn, ...], insert: Insert
-) -> None:
+def _check_rows(chunk: Chunk, columns: tuple[TargetColumn, ...], insert: Insert) -> None:
+    """What a table that rows are appended to cannot take."""
+    target = ".".join(insert.path)
+    if chunk.kinds is not None and chunk.kinds.any():
+        kind = KIND_NAMES[int(chunk.kinds[chunk.kinds != INSERT][0])]
+        raise StreamRowError(
+            f"a row of kind {kind} cannot be appended to {target}: it changes or removes a row"
+        )
     for place, column in enumerate(columns):
-        if column.not_null and batch.column(place).null_count:
+        if column.not_null and chunk.batch.column(place).null_count:
             raise StreamRowError(
-                f"column {column.name} of {'.'.join(insert.path)} is NOT NULL, and a row has NULL"
+                f"column {column.name} of {target} is NOT NULL, and a row has NULL"
             )

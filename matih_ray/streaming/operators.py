@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from matih_ray.model.value import JsonValue
 from matih_ray.streaming.aggregates import (
     KEPT,
     Aggregate,
@@ -26,13 +28,28 @@ MERGE_GROWTH = 4
 MERGE_MIN_ROWS = 100_000
 
 
+Kinds = npt.NDArray[np.int8]
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """A batch, the watermark that each of its rows met, and the watermark after them."""
+    """A batch, the watermark that each of its rows met, and the watermark after them.
+
+    `kinds` says what happened to each row, None where all of them are inserts.
+    """
 
     batch: pa.RecordBatch
     met: Times
     after: int
+    kinds: Kinds | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """What an operator must have to go on: tables, and a JSON value."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    value: JsonValue = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,36 @@ class WindowOperator:
         late = self._add(chunk) if chunk.batch.num_rows else None
         self._watermark = max(self._watermark, chunk.after)
         return Closed(self._fire(), late)
+
+    @property
+    def watermark(self) -> int:
+        """Windows that end at or before it have fired, and stay closed."""
+        return self._watermark
+
+    def snapshot(self, keys: pa.Schema) -> State:
+        """The open windows; `keys` are the types of the key columns."""
+        tables: dict[str, pa.Table] = {}
+        if self._partial:
+            self._merge()
+            tables["partial"] = self._partial[0]
+        tables |= {f"kept:{name}": part for name, parts in self._kept.items() for part in parts}
+        value: dict[str, JsonValue] = {"watermark": self._watermark}
+        if self._sessions is not None:
+            tables["sessions"], value["next_session"] = self._sessions.snapshot(keys)
+        return State(tables, value)
+
+    def restore(self, state: State) -> None:
+        """Go on from a snapshot."""
+        assert isinstance(state.value, dict)  # noqa: S101 - written by `snapshot`
+        self._watermark = int(str(state.value["watermark"]))
+        if self._sessions is not None:
+            first = int(str(state.value["next_session"]))
+            self._sessions.restore(state.tables["sessions"], first)
+        self._partial = [state.tables["partial"]] if "partial" in state.tables else []
+        for name in self._kept:
+            part = state.tables.get(f"kept:{name}")
+            self._kept[name] = [part] if part is not None else []
+        self._merged_rows = sum(table.num_rows for table in state.tables.values())
 
     def _add(self, chunk: Chunk) -> pa.RecordBatch | None:
         times = chunk.batch.column(TIME).to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,11 +18,13 @@ class Watermarks:
     """The watermarks of one source's partitions, in milliseconds; they never go back.
 
     Partitions must be named before the first row, because one without rows holds back the source.
-    An idle partition does not count until it has rows again.
+    An idle partition does not count until it has rows again. `reached` is the highest that the
+    source has had, which a partition that is new or wakes up does not turn back.
     """
 
     partitions: dict[str, int]
     idle: set[str] = field(default_factory=set)
+    reached: int = BEGINNING
 
     @classmethod
     def of(cls, partitions: list[str]) -> Watermarks:
@@ -31,14 +34,20 @@ class Watermarks:
     @property
     def current(self) -> int:
         """The source's watermark."""
-        counted = [mark for name, mark in self.partitions.items() if name not in self.idle]
-        return min(counted, default=BEGINNING)
+        counted = (mark for name, mark in self.partitions.items() if name not in self.idle)
+        self.reached = max(self.reached, min(counted, default=BEGINNING))
+        return self.reached
 
     @property
     def holder(self) -> str | None:
         """The partition that holds the watermark back."""
         counted = [name for name in self.partitions if name not in self.idle]
         return min(counted, key=lambda name: self.partitions[name], default=None)
+
+    def add(self, partitions: Iterable[str]) -> None:
+        """Name partitions that are new."""
+        for name in partitions:
+            self.partitions.setdefault(name, BEGINNING)
 
     def advance(self, partition: str, marks: Times) -> Times:
         """The source's watermark as each of these rows of a partition met it.

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Times = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -84,6 +85,32 @@ class Sessions:
     _merged: dict[int, int] = field(default_factory=dict)  # into which session one went
     _due: list[_Session] = field(default_factory=list)  # closed, not yet fired
     _next: int = 0
+
+    def snapshot(self, keys: pa.Schema) -> tuple[pa.Table, int]:
+        """The open sessions with their keys, and the next number. Nothing may be due or merged:
+        right after the operator has merged its tables and fired."""
+        rows = [(key, one) for key, found in self._open.items() for one in found]
+        self._merged.clear()  # the operator's tables have the new numbers
+        columns = [
+            pa.array([key[place] for key, _ in rows], field.type)
+            for place, field in enumerate(keys)
+        ]
+        numbers = [
+            pa.array([getattr(one, name) for _, one in rows], pa.int64())
+            for name in ("number", "start", "end")
+        ]
+        schema = pa.schema(
+            [(f"k{place}", field.type) for place, field in enumerate(keys)]
+            + [(name, pa.int64()) for name in ("number", "start", "end")]
+        )
+        return pa.table([*columns, *numbers], schema=schema), self._next
+
+    def restore(self, table: pa.Table, first: int) -> None:
+        """Take up the sessions of a snapshot."""
+        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        for *key, number, start, end in rows:
+            self._open.setdefault(tuple(key), []).append(_Session(number, start, end))
+        self._next = first
 
     def assign(self, keys: Sequence[tuple[object, ...]], times: Times, watermarks: Times) -> Times:
         """The session of each row, -1 for rows that are late: their session would be over."""

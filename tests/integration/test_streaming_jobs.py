@@ -142,7 +142,7 @@ def run(text: str, home: Path, options: dict[str, str] | None = None, late: list
     inserts = script.prepare(parse_script(text, {}))
     script.create_tables()
     keep = (lambda batch: late.extend(batch.to_pylist())) if late is not None else (lambda _: None)
-    results: list[JobResult] = [script.run(insert, keep) for insert in inserts]
+    results: list[JobResult] = [script.run(insert, pipeline.Aside(late=keep)) for insert in inserts]
     return results, out.getvalue()
 
 

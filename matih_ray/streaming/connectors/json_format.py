@@ -43,6 +43,16 @@ class JsonOptions:
     timestamps: str = "SQL"
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """Rows of a list of values. `numbers` are the values that they came from, None where each
+    value is one row; `bad` are the values that could not be read, and why."""
+
+    batch: pa.RecordBatch
+    numbers: list[int] | None = None
+    bad: tuple[tuple[int, str], ...] = ()
+
+
 class _BadValueError(ValueError):
     """A field does not have its type."""
 
@@ -74,15 +84,51 @@ class JsonFormat:
         Raises:
             StreamRowError: A row cannot be read, and parse errors are not ignored.
         """
-        lines = [line for line in block.splitlines() if line.strip()] if b"\r" in block else None
-        if lines is None:
-            block = block.strip(b"\n")
-            lines = (
-                [line for line in block.split(b"\n") if line.strip()] if b"\n\n" in block else None
-            )
-        if lines is not None:
-            block = b"\n".join(lines)
+        block = block.strip(b"\n")
+        # first as it is: what has empty lines or other line ends is found out by that
+        whole = self._at_once(block, block.count(b"\n") + 1) if self._direct else None
+        if whole is not None:
+            return [whole]
+        if b"\r" in block or b"\n\n" in block:
+            lines = block.splitlines() if b"\r" in block else block.split(b"\n")
+            block = b"\n".join(line for line in lines if line.strip())
         return self._decode(block) if block else []
+
+    def decode_values(self, values: list[bytes]) -> list[Decoded]:
+        """The rows of values that each hold a JSON document, in order; `numbers` count from the
+        first value of the whole list.
+
+        Raises:
+            StreamRowError: A value cannot be read, and parse errors are not ignored.
+        """
+        return self._decode_values(values, 0) if values else []
+
+    def _decode_values(self, values: list[bytes], first: int) -> list[Decoded]:
+        whole = self._at_once(b"\n".join(values), len(values)) if self._direct else None
+        if whole is not None:
+            numbers = None if first == 0 else list(range(first, first + len(values)))
+            return [Decoded(whole, numbers)]
+        if len(values) <= FEW_LINES:
+            return [self._values_one_by_one(values, first)]
+        middle = len(values) // 2
+        return [
+            *self._decode_values(values[:middle], first),
+            *self._decode_values(values[middle:], first + middle),
+        ]
+
+    def _values_one_by_one(self, values: list[bytes], first: int) -> Decoded:
+        rows: list[list[object]] = []
+        numbers: list[int] = []
+        bad: list[tuple[int, str]] = []
+        for number, value in enumerate(values, first):
+            try:
+                found = self._read(value)
+            except (ValueError, RecursionError) as error:
+                bad.append((number, self._refused(error)))
+                continue
+            rows += found
+            numbers += [number] * len(found)
+        return Decoded(self._batch(rows), numbers, tuple(bad))
 
     def _decode(self, block: bytes) -> list[pa.RecordBatch]:
         count = block.count(b"\n") + 1
@@ -129,7 +175,9 @@ class JsonFormat:
         return pa.record_batch(columns, schema=self._schema)
 
     def _one_by_one(self, lines: list[bytes]) -> pa.RecordBatch:
-        rows = [row for line in lines for row in self._rows(line)]
+        return self._batch([row for line in lines for row in self._rows(line)])
+
+    def _batch(self, rows: list[list[object]]) -> pa.RecordBatch:
         columns = [
             pa.array([row[place] for row in rows], field.type)
             for place, field in enumerate(self._schema)
@@ -138,17 +186,25 @@ class JsonFormat:
 
     def _rows(self, line: bytes) -> list[list[object]]:
         try:
-            found, _ = _DECODER.raw_decode(line.decode().lstrip())
-            objects = found if isinstance(found, list) else [found]
-            return [self._row(one) for one in objects]
+            return self._read(line)
         except (ValueError, RecursionError) as error:
-            if self._options.ignore_errors:
-                self.bad_rows += 1
-                return []
-            why = str(error) if isinstance(error, _BadValueError) else "it is no JSON object"
-            raise StreamRowError(
-                f"a row cannot be read: {why}; 'json.ignore-parse-errors' = 'true' goes on"
-            ) from None
+            self._refused(error)
+            return []
+
+    def _read(self, text: bytes) -> list[list[object]]:
+        found, _ = _DECODER.raw_decode(text.decode().lstrip())
+        objects = found if isinstance(found, list) else [found]
+        return [self._row(one) for one in objects]
+
+    def _refused(self, error: Exception) -> str:
+        """Why a row is left out, or the error that stops the job."""
+        why = str(error) if isinstance(error, _BadValueError) else "it is no JSON object"
+        if self._options.ignore_errors:
+            self.bad_rows += 1
+            return why
+        raise StreamRowError(
+            f"a row cannot be read: {why}; 'json.ignore-parse-errors' = 'true' goes on"
+        ) from None
 
     def _row(self, one: object) -> list[object]:
         if not isinstance(one, dict):

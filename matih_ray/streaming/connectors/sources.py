@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute
@@ -23,6 +22,7 @@ from matih_ray.errors import (
     StreamRowError,
 )
 from matih_ray.streaming.connectors.json_format import JsonFormat, JsonOptions
+from matih_ray.streaming.connectors.options import flag, local_path, option
 from matih_ray.streaming.sql.casts import cast_function
 from matih_ray.streaming.sql.script import CreateTable
 from matih_ray.streaming.sql.types import STRING, FlinkType
@@ -66,35 +66,6 @@ def open_source(table: CreateTable, fields: Mapping[str, FlinkType]) -> SourceRe
         raise SqlNotSupportedError(f"format {kind!r} is not supported", clause="format")
     counts = {"bad": 0}
     return SourceRead(read(table, fields, counts), counts)
-
-
-def option(table: CreateTable, key: str, default: str | None = None) -> str:
-    """An option of a table.
-
-    Raises:
-        SqlInvalidError: It is not there and has no default.
-    """
-    found = table.options.values.get(key, default)
-    if found is None:
-        raise SqlInvalidError(f"table {'.'.join(table.path)} needs option {key!r}", option=key)
-    return found
-
-
-def flag(table: CreateTable, key: str) -> bool:
-    """A boolean option, false if it is not there."""
-    text = option(table, key, "false").lower()
-    if text not in ("true", "false"):
-        raise SqlInvalidError(f"option {key!r} is true or false", option=key)
-    return text == "true"
-
-
-def local_path(table: CreateTable) -> Path:
-    """The file or directory of a `filesystem` table."""
-    text = option(table, "path")
-    parts = urlsplit(text)
-    if parts.scheme not in ("", "file"):
-        raise SqlNotSupportedError(f"paths of {parts.scheme}: are not supported", clause="path")
-    return Path(unquote(parts.path) if parts.scheme else text)
 
 
 def files_of(table: CreateTable) -> list[Path]:

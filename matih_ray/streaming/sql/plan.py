@@ -14,7 +14,7 @@ from matih_ray.streaming.windows import WindowSpec
 
 @dataclass(frozen=True)
 class Scan:
-    """Rows of a table: physical columns as needed, computed ones, and the watermark."""
+    """Rows of a table: physical and metadata columns as needed, computed ones, the watermark."""
 
     table: CreateTable
     physical: Mapping[str, FlinkType]
@@ -23,6 +23,7 @@ class Scan:
     times: frozenset[str]
     time: str | None = None
     watermark: Compiled | None = field(default=None, repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)  # column: the connector's key
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,34 @@ class WindowAggregation:
 Node = Scan | Calc | Union | WindowAggregation
 
 
-def lines(node: Node, depth: int = 0) -> Iterator[str]:
-    """The plan as indented text, outermost first; options are redacted."""
-    yield "  " * depth + _line(node)
-    inputs = node.inputs if isinstance(node, Union) else ()
-    if isinstance(node, Calc | WindowAggregation):
-        inputs = (node.input,)
-    for one in inputs:
-        yield from lines(one, depth + 1)
+def scans(node: Node) -> Iterator[Scan]:
+    """The tables that a plan reads."""
+    if isinstance(node, Scan):
+        yield node
+    for one in _inputs(node):
+        yield from scans(one)
 
 
-def _line(node: Node) -> str:
+def lines(node: Node, depth: int = 0, *, with_options: bool = True) -> Iterator[str]:
+    """The plan as indented text, outermost first; options are redacted, or left out."""
+    yield "  " * depth + _line(node, with_options=with_options)
+    for one in _inputs(node):
+        yield from lines(one, depth + 1, with_options=with_options)
+
+
+def _inputs(node: Node) -> tuple[Node, ...]:
+    if isinstance(node, Union):
+        return node.inputs
+    return () if isinstance(node, Scan) else (node.input,)
+
+
+def _line(node: Node, *, with_options: bool) -> str:
     shown = ", ".join(f"{name} {kind}" for name, kind in node.schema.items())
     if isinstance(node, Scan):
-        options = ", ".join(f"{key}={text}" for key, text in node.table.options.shown().items())
         time = f" watermark={node.time}" if node.time else ""
-        return f"Scan({'.'.join(node.table.path)}){time} [{shown}] options: {options}"
+        text = f"Scan({'.'.join(node.table.path)}){time} [{shown}]"
+        options = ", ".join(f"{key}={one}" for key, one in node.table.options.shown().items())
+        return f"{text} options: {options}" if with_options else text
     if isinstance(node, Calc):
         return f"Calc({node.text}) [{shown}]"
     if isinstance(node, Union):

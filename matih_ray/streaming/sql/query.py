@@ -128,12 +128,6 @@ class QueryPlanner:
 
 def plan_scan(table: CreateTable, query: exp.Select) -> Scan:
     """Read what the query names of a table, and what its computed columns and watermark need."""
-    for column in table.columns:
-        if column.metadata is not None:
-            raise SqlNotSupportedError(
-                f"column {column.name}: the connectors that are there have no metadata",
-                clause="METADATA",
-            )
     physical = {one.name: one.type for one in table.columns if one.type is not None}
     named = {column.name for column in query.find_all(exp.Column)}
     computed: dict[str, Compiled] = {}
@@ -148,9 +142,12 @@ def plan_scan(table: CreateTable, query: exp.Select) -> Scan:
         time, expression = table.watermark
         named |= {time, *(column.name for column in expression.find_all(exp.Column))}
         watermark = _watermark(table, time, expression, known)
+    keys = {one.name: one.metadata for one in table.columns if one.metadata is not None}
     needed = {name: kind for name, kind in physical.items() if everything or name in named}
-    if not needed and physical:  # COUNT(*) of everything still needs the rows
-        needed = dict(list(physical.items())[:1])
+    if not set(needed) - set(keys):  # COUNT(*) of everything still needs the rows
+        first = next((name for name in physical if name not in keys), None)
+        needed |= {first: physical[first]} if first is not None else {}
+    metadata = {name: key for name, key in keys.items() if name in needed}
     # in the order of the table
     schema = {
         one.name: known[one.name]
@@ -158,7 +155,7 @@ def plan_scan(table: CreateTable, query: exp.Select) -> Scan:
         if one.name in needed or one.name in computed
     }
     times = frozenset((time,)) if time else frozenset()
-    return Scan(table, needed, computed, schema, times, time, watermark)
+    return Scan(table, needed, computed, schema, times, time, watermark, metadata)
 
 
 def _watermark(

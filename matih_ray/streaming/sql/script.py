@@ -38,6 +38,11 @@ _BEGIN_SET = re.compile(
 _SET = re.compile(r"\s*SET\s+'((?:[^']|'')+)'\s*=\s*'((?:[^']|'')*)'\s*", re.IGNORECASE)
 
 
+def is_secret(key: str) -> bool:
+    """Whether an option of this name holds a secret."""
+    return _SECRET_KEY.search(key) is not None
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of a table; what came from a variable or has a secret's name is not shown."""
@@ -48,7 +53,7 @@ class Options:
     def shown(self) -> dict[str, str]:
         """The options as people may see them."""
         return {
-            key: HIDDEN if key in self.hidden or _SECRET_KEY.search(key) else value
+            key: HIDDEN if key in self.hidden or is_secret(key) else value
             for key, value in sorted(self.values.items())
         }
 

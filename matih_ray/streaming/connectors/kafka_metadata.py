@@ -1,0 +1,78 @@
+"""Metadata columns of the `kafka` connector: what a message has beside its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Message
+
+from matih_ray.errors import SqlNotSupportedError
+from matih_ray.streaming.connectors.reader import MetadataColumn
+from matih_ray.streaming.sql.casts import cast_function
+from matih_ray.streaming.sql.types import BIGINT, INT, STRING, FlinkType
+
+_TIMESTAMP_TYPES = {
+    TIMESTAMP_CREATE_TIME: "CreateTime",
+    TIMESTAMP_LOG_APPEND_TIME: "LogAppendTime",
+}
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Messages of one partition that follow each other, all with values."""
+
+    topic: str
+    partition: int
+    values: list[bytes]
+    messages: list[Message]
+
+
+def _time(message: Any) -> int | None:
+    kind, time_ms = message.timestamp()
+    return time_ms if kind in _TIMESTAMP_TYPES else None
+
+
+_Read = Callable[[Any], object]
+# Key, type and value of what Flink's connector has; its headers are a MAP, which is not there.
+KEYS: dict[str, tuple[FlinkType, _Read]] = {
+    "topic": (STRING, lambda message: message.topic()),
+    "partition": (INT, lambda message: message.partition()),
+    "offset": (BIGINT, lambda message: message.offset()),
+    "timestamp": (FlinkType("TIMESTAMP_LTZ", 3), _time),
+    "timestamp-type": (
+        STRING,
+        lambda message: _TIMESTAMP_TYPES.get(message.timestamp()[0], "NoTimestampType"),
+    ),
+    "leader-epoch": (INT, lambda message: message.leader_epoch()),
+}
+
+
+def check_metadata(columns: Mapping[str, MetadataColumn]) -> None:
+    """Refuse what the connector does not have, and types that it cannot be cast to.
+
+    Raises:
+        SqlNotSupportedError: A key or a type.
+    """
+    for name, column in columns.items():
+        if column.key not in KEYS:
+            raise SqlNotSupportedError(
+                f"column {name}: metadata {column.key!r} of Kafka is not supported; there are "
+                f"{', '.join(KEYS)}",
+                clause="METADATA",
+            )
+        cast_function(KEYS[column.key][0], column.type)
+
+
+def envelope_columns(
+    messages: Sequence[Message], columns: Mapping[str, MetadataColumn]
+) -> dict[str, pa.Array]:
+    """The metadata columns of these messages."""
+    found = {}
+    for name, column in columns.items():
+        kind, read = KEYS[column.key]
+        values = pa.array([read(message) for message in messages], kind.arrow)
+        found[name] = cast_function(kind, column.type)(values)
+    return found

@@ -1,0 +1,141 @@
+"""Scripts of tenants: checked before they become jobs, and made ready to run.
+
+What a tenant writes runs in the operator's processes, so it sees less than a script on one's own
+machine: its own variables, its own catalog tables, its own directories, and the network that the
+operator allows to connectors. A secret is a variable and never text, because a script is stored and
+shown.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from matih_ray.control.stream_jobs import JobDraft
+from matih_ray.errors import ConfigurationError, ForbiddenError, SqlInvalidError
+from matih_ray.model.ids import TenantId
+from matih_ray.model.stream_job import StreamJob
+from matih_ray.settings import Settings
+from matih_ray.sinks.iceberg.naming import safe_name
+from matih_ray.streaming.checkpoints import CheckpointDirectory
+from matih_ray.streaming.connectors.catalog_tables import Owner
+from matih_ray.streaming.connectors.opening import reader_of
+from matih_ray.streaming.engine import Engine, Restart
+from matih_ray.streaming.job import Script
+from matih_ray.streaming.sql.plan import scans
+from matih_ray.streaming.sql.script import Insert, is_secret, parse_script
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class TenantScripts:
+    """See `matih_ray.control.stream_jobs.Scripts`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def prepare(self, tenant_id: TenantId, draft: JobDraft) -> list[str]:
+        """Check a script and create its catalog tables; the targets of its INSERTs."""
+        script, inserts = self._script(tenant_id, draft.script, draft.options)
+        if draft.savepoint_path is not None:
+            self._own(tenant_id, draft.savepoint_path)
+        script.create_tables()
+        for insert in inserts:
+            for scan in scans(script.fitted_plan(insert)):
+                reader_of(scan, script.policy)  # options are read, nothing is connected to
+        return [".".join(insert.path) for insert in inserts]
+
+    def savepoint_directory(self, tenant_id: TenantId, wanted: str | None) -> str:
+        """Where a tenant's savepoints go."""
+        if wanted is None:
+            return f"{self._root(tenant_id)}/savepoints"
+        return self._own(tenant_id, wanted)
+
+    def engine(self, job: StreamJob) -> Engine:
+        """The engine of a stored job, as its current owner.
+
+        Raises:
+            MatihError: The script cannot run any more: a variable is gone, a table has changed.
+        """
+        script, inserts = self._script(job.tenant_id, job.script, job.options)
+        owner = Owner(job_id=job.job_id, epoch=job.epoch)
+        engine = script.engine(inserts[job.statement], owner)
+        engine.directory = CheckpointDirectory(
+            f"{self._root(job.tenant_id)}/jobs/{job.job_id}/checkpoints"
+        )
+        engine.interval_s = job.checkpoint_interval_s
+        engine.restart = Restart(job.savepoint_path, job.allow_other_query)
+        return engine
+
+    def _script(
+        self, tenant_id: TenantId, text: str, options: dict[str, str]
+    ) -> tuple[Script, list[Insert]]:
+        variables = self._variables(tenant_id)
+        statements = parse_script(text, variables)
+        for key, value in options.items():
+            if is_secret(key) and not _VARIABLE.search(value):
+                raise _open_secret(key)
+        filled = {key: _filled(value, variables) for key, value in options.items()}
+        # what is printed goes nowhere: nobody watches a job's standard output
+        script = Script(self._settings, filled, io.StringIO(), tenant_id)
+        inserts = [one for one in script.prepare(statements) if not one.explain]
+        for path, table in script.tables.items():
+            name = ".".join(path)
+            for key in table.options.values:
+                if is_secret(key) and key not in table.options.hidden and (
+                    f"{name}.{key}" not in options
+                ):  # fmt: skip
+                    raise _open_secret(f"{name}.{key}")
+            if table.options.values.get("connector") == "filesystem":
+                self._check_file(tenant_id, table.options.values.get("path", ""))
+            if table.options.values.get("connector") == "print":
+                raise SqlInvalidError(f"table {name}: a job has nowhere to print to")
+        return script, inserts
+
+    def _variables(self, tenant_id: TenantId) -> dict[str, str]:
+        try:
+            all_ = json.loads(self._settings.sql_variables.get_secret_value())
+            return {str(key): str(text) for key, text in all_.get(tenant_id, {}).items()}
+        except (ValueError, AttributeError):
+            raise ConfigurationError(
+                "MATIH_SQL_VARIABLES is no JSON object of objects, by tenant"
+            ) from None
+
+    def _check_file(self, tenant_id: TenantId, text: str) -> None:
+        allowed = self._settings.stream_files
+        path = Path(urlsplit(text).path if "://" in text else text)
+        if allowed is None or not path.resolve().is_relative_to(
+            (allowed / safe_name(tenant_id)).resolve()
+        ):
+            raise ForbiddenError(
+                "files of jobs are below the tenant's directory of MATIH_STREAM_FILES"
+            )
+
+    def _root(self, tenant_id: TenantId) -> str:
+        base = self._settings.stream_storage or str(self._settings.home / "streams")
+        return f"{base.rstrip('/')}/{safe_name(tenant_id)}"
+
+    def _own(self, tenant_id: TenantId, where: str) -> str:
+        root = self._root(tenant_id)
+        if not where.startswith(f"{root}/") or ".." in where.split("/"):
+            raise ForbiddenError("savepoints are below the tenant's own directory", root=root)
+        return where
+
+
+def _filled(value: str, variables: dict[str, str]) -> str:
+    def one(match: re.Match[str]) -> str:
+        if match[1] not in variables:
+            raise SqlInvalidError(f"variable {match[1]} is not set", variable=match[1])
+        return variables[match[1]]
+
+    return _VARIABLE.sub(one, value)
+
+
+def _open_secret(key: str) -> SqlInvalidError:
+    return SqlInvalidError(
+        f"option {key} is a secret: write '${{NAME}}' and let the operator set the variable",
+        option=key,
+    )

@@ -1,0 +1,91 @@
+"""Streaming jobs in processes that die at a chosen step: a line of JSON on stdin for each.
+
+Not a test: run by `test_streaming_recovery.py`. Each job is a fork, which saves the seconds that
+imports take; it is answered by a line with its exit code and what it did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from matih_ray.settings import Settings
+from matih_ray.streaming.checkpoints import CheckpointDirectory
+from matih_ray.streaming.connectors.catalog_tables import Owner
+from matih_ray.streaming.engine import Command, Engine, Restart
+from matih_ray.streaming.job import Script
+from matih_ray.streaming.sql.script import parse_script
+
+
+def engine_of(told: dict) -> Engine:
+    """The one INSERT of a script, with checkpoints at every turn."""
+    script = Script(Settings(home=Path(told["home"])), told.get("options", {}), sys.stderr)
+    (insert,) = script.prepare(parse_script(told["sql"], {}))
+    directory = CheckpointDirectory(told["checkpoints"])
+    engine = script.engine(insert, Owner(job_id=told["job"], epoch=directory.claim()))
+    engine.directory = directory
+    engine.interval_s = 0
+    engine.restart = Restart(told.get("savepoint"))
+    return engine
+
+
+def run(told: dict) -> dict:
+    """Run until the partitions were read up to `until`, or until the step to die at."""
+    engine = engine_of(told)
+    left = told.get("die_at")
+
+    def at_step(name: str) -> None:
+        nonlocal left
+        if left is not None:
+            left -= 1
+            if left < 0 and (told.get("die_in") in (None, name)):
+                os.kill(os.getpid(), signal.SIGKILL)
+        if name == "turn" and reached(engine) == told["until"]:
+            directory = told.get("savepoints")
+            engine.commands.put(Command(True, directory, on_saved))
+
+    saved: list[str | None] = []
+
+    def on_saved(path: str | None, error: Exception | None) -> None:
+        assert error is None, error
+        saved.append(path)
+
+    engine.at_step = at_step
+    engine.run()
+    counts = engine.pipeline.counts
+    return {"read": counts.read, "late": counts.late, "saved": saved}
+
+
+def reached(engine: Engine) -> dict[str, int]:
+    """The next offset of each partition."""
+    places = engine.pipeline.sources[0].reader.positions()
+    return {key: place["next"] for key, place in places.items()}  # type: ignore[index, call-overload]
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    for line in sys.stdin:
+        with tempfile.TemporaryFile("w+") as answer:
+            pid = os.fork()
+            if pid == 0:
+                os.dup2(2, 1)  # what is logged is no answer
+                try:
+                    json.dump(run(json.loads(line)), answer)
+                    answer.flush()
+                    os._exit(0)
+                except BaseException:  # noqa: BLE001 - the answer is all that is left
+                    json.dump({"error": traceback.format_exc()}, answer)
+                    answer.flush()
+                    os._exit(1)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            answer.seek(0)
+            print(json.dumps({"code": code, **json.loads(answer.read() or "{}")}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
