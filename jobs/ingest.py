@@ -49,8 +49,8 @@ def main(
     tenant: Annotated[str, typer.Option(help="Tenant that owns the endpoint.")],
     endpoint: Annotated[str, typer.Option(help="Endpoint id.")],
     unit: Annotated[str, typer.Option(help="Unit id, as the catalog has it.")],
-    sink: Annotated[str, typer.Option(help="Sink id.")] = "iceberg",
-    policy: Annotated[str, typer.Option(help="Policy as JSON.")] = "{}",
+    sink: Annotated[str, typer.Option(help="Sink id; as the unit is configured.")] = "",
+    policy: Annotated[str, typer.Option(help="Policy as JSON; as the unit is configured.")] = "",
     idempotency_key: Annotated[str, typer.Option(help="The same key is the same run.")] = "",
 ) -> None:
     """Run one unit to its end."""
@@ -58,8 +58,8 @@ def main(
         request = LoadRequest(
             endpoint_id=EndpointId(endpoint),
             unit_id=UnitId(unit),
-            sink_id=SinkId(sink),
-            policy=IngestionPolicy.from_json(policy),
+            sink_id=SinkId(sink) if sink else None,
+            policy=IngestionPolicy.from_json(policy) if policy else None,
         )
         ray.init(address="auto", namespace=NAMESPACE, ignore_reinit_error=True)
         run = ingest(Settings(), TenantId(tenant), request, idempotency_key)

@@ -1,4 +1,5 @@
-"""Random histories of merges against a dict: the table equals the model after every step.
+"""Random histories of merges, maintenance, schema changes and rollbacks against a dict: the table
+equals the model after every step, whoever reads it.
 
 `MERGE_HISTORIES=300` runs more of them; a failing one names its seed.
 """
@@ -8,9 +9,11 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import daft
 import duckdb
 import pyarrow as pa
 import pytest
@@ -19,7 +22,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from matih_ray.errors import MatihError, SinkUnavailableError
-from matih_ray.model.policy import MergeRule, WriteMode
+from matih_ray.model.maintenance import MaintenancePolicy, MaintenanceTask
+from matih_ray.model.policy import MergeRule, SchemaChange, WriteMode
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget, WorkItem
 from matih_ray.sinks.iceberg import IcebergSink
@@ -37,8 +41,13 @@ SCHEMA = pa.schema(
         ("version", pa.int32()),
         ("gone", pa.bool_()),
         ("tags", pa.list_(pa.string())),
+        ("amount", pa.int64()),
     ]
 )
+# Columns that a table gets when its source changes.
+EXTRA = pa.field("extra", pa.struct([("a", pa.int32())]))
+WIDER = pa.field("extra", pa.struct([("a", pa.int64()), ("b", pa.string())]))
+COLUMNS = [*SCHEMA.names, "extra", "amount__string"]
 LAYOUTS = [(), ("region",), ("bucket(3, id)",), ("shop", "region")]
 KEYS = [("id",), ("id", "shop")]
 
@@ -104,7 +113,9 @@ class History:
         self.wanted = target(
             schema=SCHEMA, mode=WriteMode.MERGE, partition_by=choose(LAYOUTS), merge=self.rule
         )
+        self.wanted = replace(self.wanted, schema_change=SchemaChange.EVOLVE)
         self.model = Model(self.rule)
+        self.schema = SCHEMA
         self.run = 0
         self.new_keys = 10_000  # ids that nothing else uses
 
@@ -118,12 +129,16 @@ class History:
     def step(self) -> None:
         """Write and commit some changes, with an accident on the way."""
         self.run += 1
+        if self.run > 1 and self.random.random() < 0.3:
+            self.change_schema()
         sink = self.sink()
-        prepared = sink.prepare(self.wanted)
+        prepared = sink.prepare(replace(self.wanted, schema=self.schema))
         slices = [self.changes() for _ in range(self.random.randint(1, 3))]
         for slice_ in slices[:1] if self.random.random() < 0.3 else []:
-            write(sink, prepared, [batch_of(slice_)])  # an attempt that died before its receipt
-        receipts = [write(sink, prepared, [batch_of(s)], n) for n, s in enumerate(slices)]
+            write(
+                sink, prepared, [self.batch_of(slice_)]
+            )  # an attempt that died before its receipt
+        receipts = [write(sink, prepared, [self.batch_of(s)], n) for n, s in enumerate(slices)]
         accident = self.random.choice(
             [self.nothing, self.append, self.compaction, self.loss, self.lost_reply]
         )
@@ -136,8 +151,52 @@ class History:
             assert again.last_marker(prepared) != first
             assert again.commit(prepared, receipts, first) is CommitOutcome.APPLIED
         assert self.sink().commit(prepared, receipts, first) is CommitOutcome.ALREADY_APPLIED
-        self.model.merge(slices)
+        before = dict(self.model.rows)
+        self.model.merge([[self.placed(row) for row in slice_] for slice_ in slices])
         self.check(prepared)
+        if self.random.random() < 0.2:
+            self.sink().rollback(prepared, first.run_id)
+            self.model.rows = before
+            self.check(prepared)
+        if self.random.random() < 0.5:
+            self.care(prepared, self.random.choice(list(MaintenanceTask)))
+            self.check(prepared)
+
+    def change_schema(self) -> None:
+        """The source gains, loses or changes columns."""
+        fields = {field.name: field for field in self.schema}
+        change = self.random.choice(["extra", "wider", "gone", "amount", "version"])
+        if change in ("extra", "wider"):
+            fields["extra"] = EXTRA if change == "extra" else WIDER
+        elif change == "gone":
+            fields.pop("extra", None)
+        elif change == "amount":
+            kind = pa.string() if fields["amount"].type == pa.int64() else pa.int64()
+            fields["amount"] = pa.field("amount", kind)
+        else:
+            fields["version"] = pa.field("version", pa.int64())
+        self.schema = pa.schema(list(fields.values()))
+
+    def batch_of(self, rows: Sequence[Row]) -> pa.RecordBatch:
+        return pa.RecordBatch.from_pylist(list(rows), self.schema)
+
+    def placed(self, row: Row) -> Row:
+        """The row as the table holds it: a value of another type in a column of its own."""
+        stored: Row = {**dict.fromkeys(COLUMNS), **row}
+        if isinstance(stored["amount"], str):
+            stored["amount__string"], stored["amount"] = stored["amount"], None
+        if stored["extra"] is not None:
+            stored["extra"] = {"b": None, **stored["extra"]}
+        return stored
+
+    def care(self, prepared: PreparedTarget, *tasks: MaintenanceTask) -> None:
+        """Maintain the table, as if all that is there were old."""
+        policy = MaintenancePolicy(
+            tasks=tasks, min_files=2, keep_snapshots=1, snapshot_age_s=0, orphan_age_s=0
+        )
+        name = ".".join(prepared.payload["identifier"][1:])
+        later = datetime.now(timezone.utc) + timedelta(seconds=5)
+        assert self.sink().maintain(name, policy, later).error is None
 
     def changes(self) -> list[Row]:
         """Inserts, updates, moves between partitions, late versions and deletions."""
@@ -154,7 +213,17 @@ class History:
             "version": choose([None, *range(60)]),
             "gone": choose([None, False, False, True]),
             "tags": choose([None, [], ["a", None], [str(self.random.random())]]),
+            **self.new_columns(),
         }
+
+    def new_columns(self) -> Row:
+        number = self.random.choice([None, 1, 2])
+        is_text = self.schema.field("amount").type == pa.string()
+        found: Row = {"amount": str(number) if is_text and number else number}
+        if "extra" in self.schema.names:
+            wide = self.schema.field("extra").type == WIDER.type
+            found["extra"] = {"a": 2**40, "b": "b"} if wide else {"a": 7}
+        return found
 
     def nothing(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
         """The commit meets nobody."""
@@ -166,27 +235,18 @@ class History:
 
         def add() -> None:
             other = self.sink()
-            path = tuple(self.wanted.path)
-            mine = other.prepare(target(path, schema=SCHEMA, unit=f"unit {self.new_keys}"))
-            receipt = write(other, mine, [batch_of([row])])
+            wanted = target(self.wanted.path, schema=self.schema, unit=f"unit {self.new_keys}")
+            mine = other.prepare(replace(wanted, schema_change=SchemaChange.EVOLVE))
+            receipt = write(other, mine, [self.batch_of([row])])
             other.commit(mine, [receipt], marker(1, run=f"append {self.new_keys}"))
-            self.model.rows[tuple(row[name] for name in self.rule.key)] = row
+            self.model.rows[tuple(row[name] for name in self.rule.key)] = self.placed(row)
 
         sink.hire(Meddler(self.sink(), add))
 
     def compaction(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
         """All files are replaced by others while the merge is planned, and the old ones deleted."""
-
-        def compact() -> None:
-            table = self.table(prepared)
-            old = [task.file.file_path for task in table.scan().plan_files()]
-            if not old:
-                return
-            table.overwrite(table.scan().to_arrow())
-            for path in old:
-                table.io.delete(path)
-
-        sink.hire(Meddler(self.sink(), compact))
+        tasks = (MaintenanceTask.COMPACT, MaintenanceTask.MANIFESTS, MaintenanceTask.EXPIRE)
+        sink.hire(Meddler(self.sink(), lambda: self.care(prepared, *tasks)))
 
     def loss(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
         """The work is done and its worker does not live to tell."""
@@ -207,27 +267,37 @@ class History:
         event.listen(Session, moment, lose)
 
     def check(self, prepared: PreparedTarget) -> None:
-        """PyIceberg and DuckDB read the model's rows, and no file lies about that none names."""
+        """PyIceberg and DuckDB read the model's rows."""
         table = self.table(prepared)
         expected = as_set(self.model.rows.values())
-        scanned = table.scan().to_arrow().select(SCHEMA.names).to_pylist()
+        scanned = table.scan().to_arrow().to_pylist()
         assert as_set(scanned) == expected
         assert len(scanned) == len(expected)
-        with duckdb.connect() as connection:
-            files = [task.file.file_path for task in table.scan().plan_files()]
-            if files:
-                found = connection.read_parquet(files, hive_partitioning=False).to_arrow_table()
-                assert as_set(found.select(SCHEMA.names).to_pylist()) == expected
+        files = [task.file.file_path for task in table.scan().plan_files()]
+        if files:
+            with duckdb.connect() as connection:
+                found = connection.read_parquet(files, union_by_name=True, hive_partitioning=False)
+                assert as_set(found.to_arrow_table().to_pylist()) == expected
         summary = table.current_snapshot().summary
         assert int(summary["total-records"]) == len(expected)
 
-
-def batch_of(rows: Sequence[Row]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist(list(rows), SCHEMA)
+    def check_with_daft(self) -> None:
+        """Daft reads them, too. Once a history: it costs more than all other readers together."""
+        prepared = self.sink().prepare(replace(self.wanted, schema=self.schema))
+        found = daft.read_iceberg(self.table(prepared)).to_pylist()
+        assert as_set(found) == as_set(self.model.rows.values())
 
 
 def as_set(rows: Any) -> set[str]:
-    return {repr(sorted(row.items())) for row in rows}
+    """Rows in a form that can be compared, whichever columns a reader knows by then."""
+    return {repr(sorted(complete(row).items())) for row in rows}
+
+
+def complete(row: Row) -> Row:
+    row = {**dict.fromkeys(COLUMNS), **row}
+    if row["extra"] is not None:
+        row["extra"] = sorted({"a": None, "b": None, **row["extra"]}.items(), key=str)
+    return row
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +310,7 @@ def test_a_table_merged_into_equals_the_model(settings, seed):
     history = History(settings, seed)
     for _ in range(STEPS):
         history.step()
+    history.check_with_daft()
 
 
 def test_many_keys_are_compared_in_passes(settings, monkeypatch):

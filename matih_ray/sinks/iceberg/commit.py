@@ -38,6 +38,7 @@ from matih_ray.sinks.iceberg.data_files import from_payload
 from matih_ray.sinks.iceberg.merge_plan import Merge, Replacement, delete_files
 from matih_ray.sinks.iceberg.naming import load_branch, stream_digest
 from matih_ray.sinks.iceberg.snapshots import (
+    BEFORE_SUMMARY,
     MARKER_SUMMARY,
     STREAM_SUMMARY,
     SnapshotWriter,
@@ -196,7 +197,8 @@ class MarkedCommit:
         if not table.metadata.snapshots and not placement.to_main:
             # a branch of a table without snapshots could not be asserted: give main an empty one
             snapshots.append(writer.empty_snapshot(table))
-        snapshots.append(writer.snapshot(table, placement, self._summary, len(snapshots) + 1))
+        summary = {**self._summary, BEFORE_SUMMARY: str(view.main or "none")}
+        snapshots.append(writer.snapshot(table, placement, summary, len(snapshots) + 1))
         properties = marker_properties(self._stream, view, self._marker)
         self._catalog.commit_table(
             table,

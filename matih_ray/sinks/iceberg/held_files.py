@@ -15,13 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import pyarrow_to_schema, schema_to_pyarrow
-from pyiceberg.schema import Schema, sanitize_column_names
-from pyiceberg.types import NestedField
+from pyiceberg.schema import Schema, index_name_by_id, sanitize_column_names
+from pyiceberg.types import IcebergType, NestedField, StructType
 
 from matih_ray.errors import SinkError
 
 # Rows are read in pieces of this size: some MB of Arrow, large enough to make calls cheap.
 READ_ROWS = 65_536
+# A file up to this size is read at once: its footer and its columns would be read apart otherwise,
+# and what is read for the footer is most of a small file.
+WHOLE_BYTES = 4 * 1024 * 1024
 
 _FIELD_ID = b"PARQUET:field_id"
 
@@ -53,7 +56,7 @@ def read_rows(io: FileIO, path: str, schema: Schema) -> Iterator[pa.RecordBatch]
     """All rows of a file in the columns and with the names that a new file of the table has.
 
     Raises:
-        SinkError: The file was not written for Iceberg, or a nested column has changed since.
+        SinkError: The file was not written for Iceberg, or a nested field was renamed since.
     """
     fields = sanitize_column_names(schema).fields
     with _opened(io, path) as file:
@@ -74,8 +77,11 @@ def read_rows(io: FileIO, path: str, schema: Schema) -> Iterator[pa.RecordBatch]
 
 @contextmanager
 def _opened(io: FileIO, path: str) -> Iterator[pq.ParquetFile]:
-    with io.new_input(path).open() as stream, pq.ParquetFile(stream) as file:
-        yield file
+    source = io.new_input(path)
+    with source.open() as stream:
+        held: Any = pa.BufferReader(stream.read()) if len(source) <= WHOLE_BYTES else stream
+        with pq.ParquetFile(held) as file:
+            yield file
 
 
 def _names_by_id(file: pq.ParquetFile, path: str) -> dict[int, str]:
@@ -104,14 +110,27 @@ def _kind(
         return schema_to_pyarrow(field.field_type)
     if stored.field_type == field.field_type:
         return file.schema_arrow.field(names[field.field_id]).type
-    if not field.field_type.is_primitive:
-        raise SinkError(
-            f"column {field.name!r} has changed since {path} was written, and a merge cannot "
-            "rewrite changed nested columns; compact the table first",
+    kind = schema_to_pyarrow(field.field_type)
+    if not field.field_type.is_primitive and _renamed(stored.field_type, field.field_type):
+        raise SinkError(  # Arrow casts nested fields by their names
+            f"nested fields of column {field.name!r} have been renamed since {path} was written, "
+            "and this sink cannot rewrite such files",
             path=path,
             column=field.name,
         )
-    return schema_to_pyarrow(field.field_type)
+    return kind
+
+
+def _renamed(stored: IcebergType, now: IcebergType) -> bool:
+    """Whether a nested field has another name, or its name belongs to another field."""
+    before, after = _paths(stored), _paths(now)
+    moved = any(before[number] != after[number] for number in before.keys() & after.keys())
+    ids = {path: number for number, path in before.items()}
+    return moved or any(ids.get(path, number) != number for number, path in after.items())
+
+
+def _paths(kind: IcebergType) -> dict[int, str]:
+    return index_name_by_id(StructType(NestedField(0, "column", kind)))
 
 
 def _written_field(field: NestedField, kind: pa.DataType) -> pa.Field:

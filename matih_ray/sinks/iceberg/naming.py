@@ -15,6 +15,8 @@ MAX_NAME_LENGTH = 200
 MARKER_PREFIX = "matih.marker."
 RUNS_PREFIX = "matih.runs."
 BRANCH_PREFIX = "matih-load-"
+# The tag that holds the snapshot to which a rollback goes back, while it does.
+ROLLBACK_TAG = "matih-rollback"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]|_(?=x[0-9A-F]{2})")
 

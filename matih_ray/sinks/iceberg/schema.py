@@ -7,31 +7,25 @@ must still load. Types without an exact Iceberg form are refused by name; nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.io.pyarrow import pyarrow_to_schema, schema_to_pyarrow
 from pyiceberg.schema import Schema, sanitize_column_names
-from pyiceberg.types import (
-    DecimalType,
-    DoubleType,
-    FloatType,
-    IcebergType,
-    IntegerType,
-    LongType,
-    PrimitiveType,
-)
+from pyiceberg.types import IcebergType, NestedField
 
 from matih_ray.errors import SchemaMismatchError
+from matih_ray.model.policy import SchemaChange
+from matih_ray.sinks.iceberg.evolution import can_become, fits, holds_parts, place_of
+from matih_ray.sinks.iceberg.misfits import fitting
 
 _FIELD_ID = b"PARQUET:field_id"
 # Iceberg's decimals end here.
 MAX_DECIMAL_PRECISION = 38
 
-# Iceberg's lossless promotions, besides those of decimals.
-_PROMOTIONS = {(IntegerType, LongType), (FloatType, DoubleType)}
 _WIDER: dict[pa.DataType, pa.DataType] = {
     pa.int8(): pa.int32(),
     pa.int16(): pa.int32(),
@@ -68,14 +62,19 @@ _KEPT = frozenset(
 class FileLayout:
     """How batches of the schema `source` become rows of a Parquet file.
 
-    `positions` are the places of the file's columns in a batch, `types` what they are cast to.
-    `schema` has the file's names and carries Iceberg's field ids.
+    `positions` are the places of the file's columns in a batch (-1: NULLs), `types` what they are
+    cast to. `schema` has the file's names and carries Iceberg's field ids. `misfits` are positions
+    whose values may not fit, and `unplaced` those of columns that are left out; of rows that have
+    such a value only what fits is kept, or nothing if `drops_rows`.
     """
 
     source: pa.Schema
     positions: tuple[int, ...]
     types: tuple[pa.DataType, ...]
     schema: pa.Schema
+    misfits: frozenset[int] = frozenset()
+    unplaced: tuple[int, ...] = ()
+    drops_rows: bool = False
 
     def arrange(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch in the file's column order and types; nothing is copied that need not be.
@@ -90,11 +89,33 @@ class FileLayout:
             )
         arrays = []
         for position, kind in zip(self.positions, self.types, strict=True):
+            if position < 0:
+                arrays.append(pa.nulls(batch.num_rows, kind))
+                continue
             array = batch.column(position)
+            if position in self.misfits:
+                array, _ = fitting(array, kind)
             arrays.append(array if array.type == kind else array.cast(kind))
         cast = pa.RecordBatch.from_arrays(arrays, self.schema.names)
         arranged: pa.RecordBatch = pa.record_batch(_Relabelled(cast, self.schema))
         return arranged
+
+    def without_misfits(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+        """The rows of a batch that stay, and how many values of them have no place."""
+        if not self.misfits and not (self.unplaced and self.drops_rows):
+            return batch, 0
+        masks = [batch.column(position).is_valid() for position in self.unplaced]
+        if not self.drops_rows:
+            masks = []
+        for position, kind in zip(self.positions, self.types, strict=True):
+            if position in self.misfits:
+                masks.append(fitting(batch.column(position), kind)[1])
+        if not self.drops_rows:
+            return batch, sum(int(pc.sum(mask).as_py() or 0) for mask in masks)
+        bad = masks[0]
+        for mask in masks[1:]:
+            bad = pc.or_(bad, mask)
+        return batch.filter(pc.invert(bad)), 0
 
 
 @dataclass(frozen=True)
@@ -128,54 +149,88 @@ def iceberg_schema(schema: pa.Schema) -> Schema:
     return pyarrow_to_schema(pa.schema([_tagged(field, field.name, tag) for field in writable]))
 
 
-def file_layout(table: Schema, source: pa.Schema) -> FileLayout:
+def file_layout(
+    table: Schema, source: pa.Schema, change: SchemaChange = SchemaChange.FAIL
+) -> FileLayout:
     """How batches of `source` are written to a table, column by column.
 
     Raises:
-        SchemaMismatchError: Names all columns that are missing, unknown or of another type.
+        SchemaMismatchError: Names all columns that are missing, unknown or of another type, as far
+            as `change` does not allow them.
     """
     incoming = iceberg_schema(source)
-    problems = list(_problems(table, incoming))
+    places = {
+        place_of(table, given) if change is SchemaChange.EVOLVE else given.name: given
+        for given in incoming.fields
+    }
+    problems = list(_problems(table, places, change))
     if problems:
         raise SchemaMismatchError(
             f"the rows do not fit the table: {'; '.join(problems)}. Change the table to match, "
-            "leave columns out with the policy's `columns`, or choose another `target`",
+            "let it change with the policy's `schemaChange`, leave columns out with `columns`, or "
+            "choose another `target`",
             columns=len(problems),
         )
-    fields, positions = [], []
+    fields, positions, misfits = [], [], set()
     for field in table.fields:
-        position = source.get_field_index(field.name)
+        given = places.get(field.name)
+        if given is None:
+            positions.append(-1)
+            fields.append(pa.field(field.name, _arrow_type(field.field_type)))
+            continue
+        position = source.get_field_index(given.name)
         kind = _writable(source.field(position).type, field.name)
-        if field.field_type != incoming.find_type(field.name) and field.field_type.is_primitive:
-            kind = _arrow_type(field.field_type)  # a promotion
+        if field.field_type != given.field_type and (
+            field.field_type.is_primitive or not fits(given.field_type, field.field_type)
+        ):
+            kind = _arrow_type(field.field_type)  # a promotion, or nested fields of the table's
+        if not _holds(field.field_type, given.field_type, change):
+            misfits.add(position)
         fields.append(pa.field(field.name, kind))
         positions.append(position)
     types = tuple(field.type for field in fields)
-    return FileLayout(source, tuple(positions), types, _file_schema(table, fields))
+    return FileLayout(
+        source,
+        tuple(positions),
+        types,
+        _file_schema(table, fields),
+        frozenset(misfits),
+        tuple(n for n in range(len(source)) if n not in positions),
+        drops_rows=change is SchemaChange.DISCARD_ROW,
+    )
 
 
-def _problems(table: Schema, incoming: Schema) -> Iterator[str]:
-    names = {field.name for field in incoming.fields}
+def _problems(
+    table: Schema, places: Mapping[str, NestedField], change: SchemaChange
+) -> Iterator[str]:
     for field in table.fields:
-        if field.name not in names:
-            yield f"column {field.name!r} is missing"
+        if field.name not in places:
+            if change is SchemaChange.FAIL:
+                yield f"column {field.name!r} is missing"
+            elif field.required:
+                yield f"column {field.name!r} is required in the table and missing"
     known = {field.name: field for field in table.fields}
-    for field in incoming.fields:
-        stored = known.get(field.name)
+    discards = change in (SchemaChange.DISCARD_VALUE, SchemaChange.DISCARD_ROW)
+    for name, given in places.items():
+        stored = known.get(name)
         if stored is None:
-            yield f"column {field.name!r} is not in the table"
+            if change in (SchemaChange.FAIL, SchemaChange.EVOLVE):
+                yield f"column {name!r} is not in the table"
         elif stored.required:
-            yield f"column {field.name!r} is required in the table but may be NULL"
-        elif not _fits(field.field_type, stored.field_type):
-            yield f"column {field.name!r} is {field.field_type}, in the table {stored.field_type}"
+            yield f"column {name!r} is required in the table but may be NULL"
+        elif not discards and not _holds(stored.field_type, given.field_type, change):
+            yield f"column {name!r} is {given.field_type}, in the table {stored.field_type}"
 
 
-def _fits(given: IcebergType, stored: IcebergType) -> bool:
-    if not (isinstance(given, PrimitiveType) and isinstance(stored, PrimitiveType)):
-        return bool(_arrow_type(given) == _arrow_type(stored))
-    if isinstance(given, DecimalType) and isinstance(stored, DecimalType):
-        return given.scale == stored.scale and given.precision <= stored.precision
-    return given == stored or (type(given), type(stored)) in _PROMOTIONS
+def _holds(stored: IcebergType, given: IcebergType, change: SchemaChange) -> bool:
+    """Whether a column takes all values of an incoming one, as far as it shall."""
+    if fits(given, stored):
+        return True
+    if given.is_primitive or change in (SchemaChange.FAIL, SchemaChange.DISCARD_ROW):
+        return False
+    if change is SchemaChange.EVOLVE:
+        return can_become(stored, given)  # nested fields that the rows lack are NULL
+    return holds_parts(given, stored)
 
 
 def _arrow_type(kind: IcebergType) -> pa.DataType:

@@ -6,6 +6,7 @@ import builtins
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from pyiceberg.catalog import Catalog
@@ -21,8 +22,10 @@ from pyiceberg.table import Table
 from sqlalchemy.exc import IntegrityError
 
 from matih_ray.errors import ForbiddenError, SinkError
-from matih_ray.model.ids import TenantId
+from matih_ray.model.ids import RunId, TenantId
+from matih_ray.model.maintenance import MaintenancePolicy, MaintenanceReport
 from matih_ray.model.plan import IngestionSlice
+from matih_ray.model.policy import SchemaChange
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
 from matih_ray.model.value import JsonValue, Value
 from matih_ray.settings import Settings
@@ -37,10 +40,15 @@ from matih_ray.sinks.base import (
 from matih_ray.sinks.iceberg.boundary import mapped
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, IcebergSinkConfig, open_catalog
 from matih_ray.sinks.iceberg.commit import MarkedCommit, file_payloads
+from matih_ray.sinks.iceberg.evolution import evolve
+from matih_ray.sinks.iceberg.maintenance.listing import tables_below
+from matih_ray.sinks.iceberg.maintenance.rewriting import CompactItem, compact
+from matih_ray.sinks.iceberg.maintenance.table_care import TableCare, policy_of
 from matih_ray.sinks.iceberg.merge_keys import check_rule
 from matih_ray.sinks.iceberg.merge_work import Layout, MatchItem, MergeWorker, RewriteItem
-from matih_ray.sinks.iceberg.naming import table_identifier
+from matih_ray.sinks.iceberg.naming import safe_name, table_identifier
 from matih_ray.sinks.iceberg.partitioning import partition_spec
+from matih_ray.sinks.iceberg.rollback import Rollback
 from matih_ray.sinks.iceberg.schema import file_layout, iceberg_schema
 from matih_ray.sinks.iceberg.snapshots import view_of
 from matih_ray.sinks.iceberg.target import IcebergTarget
@@ -106,6 +114,8 @@ class IcebergSink:
             except (NoSuchTableError, NoSuchNamespaceError):
                 location = self._location(identifier)
                 table = _create(catalog, identifier, schema, spec, location)
+            if target.schema_change is SchemaChange.EVOLVE:
+                table = evolve(catalog, table, schema, _told_apart_by(target))
         self._check_fits(table, target, name)
         stored = view_of(table, target.stream).marker
         payload = IcebergTarget(
@@ -117,6 +127,7 @@ class IcebergSink:
             checksum=target.checksum,
             predecessor=stored,
             merge=target.merge,
+            schema_change=target.schema_change,
         )
         return PreparedTarget(
             stream=target.stream,
@@ -159,11 +170,13 @@ class IcebergSink:
         self._workforce = workforce
 
     def work(self, item: WorkItem) -> WorkItem:
-        """Compare or write files of a merge; see `SupportsWork.work`.
+        """Compare or write files of a merge or a compaction; see `SupportsWork.work`.
 
         Raises:
             SinkError: A file cannot be read or written.
         """
+        if item.get("kind") == "compact":
+            return self._compact(CompactItem.from_json(item))
         prepared = PreparedTarget.from_json(_object(item["prepared"]))
         target, work = self._target(prepared), _object(item["work"])
         table = self._load(prepared, target)
@@ -191,6 +204,63 @@ class IcebergSink:
             for payload in file_payloads(receipt):
                 with mapped("abort", self._config), contextlib.suppress(FileNotFoundError):
                     table.io.delete(str(payload["path"]))
+
+    def tables(self) -> list[str]:
+        """The tenant's tables; see `SupportsMaintenance.tables`.
+
+        Raises:
+            SinkError: The catalog cannot be reached.
+        """
+        with mapped("list tables", self._config):
+            found = tables_below(self._catalog(), (safe_name(self._tenant_id),))
+        return sorted(".".join(identifier[1:]) for identifier in found)
+
+    def maintain(
+        self,
+        table: str,
+        policy: MaintenancePolicy,
+        now: datetime,
+        *,
+        protect_since: datetime | None = None,
+        dry_run: bool = False,
+    ) -> MaintenanceReport:
+        """Care for one table; see `SupportsMaintenance.maintain`."""
+        identifier = (safe_name(self._tenant_id), *table.split("."))
+        with mapped(f"maintain table {table}", self._config):
+            catalog = self._catalog()
+            own = policy_of(catalog.load_table(identifier), policy)
+        if own is None:
+            return MaintenanceReport(table=table, dry_run=dry_run, notes=("switched off",))
+        care = TableCare(
+            catalog,
+            self._config,
+            identifier,
+            own,
+            self._workforce or _InProcess(self),
+            now,
+            protect_since,
+            dry_run,
+        )
+        return care.run().model_copy(update={"table": table})
+
+    def _compact(self, item: CompactItem) -> WorkItem:
+        self._check_tenant_of(item.identifier)
+        with mapped(f"compact {'.'.join(item.identifier)}", self._config):
+            table = self._catalog().load_table(item.identifier)
+            if str(table.metadata.table_uuid) != item.table_uuid:
+                raise SinkError(f"table {'.'.join(item.identifier)} was dropped and created again")
+            return compact(table, item).to_dict()
+
+    def _check_tenant_of(self, identifier: tuple[str, ...]) -> None:
+        if identifier[0] != safe_name(self._tenant_id):
+            raise ForbiddenError(f"this sink belongs to another tenant than {identifier[0]}")
+
+    def rollback(self, prepared: PreparedTarget, run_id: RunId) -> None:
+        """Take back what a run has committed; see `SupportsRollback.rollback`."""
+        target = self._target(prepared)
+        with mapped("reach the catalog", self._config):
+            catalog = self._catalog()
+        Rollback(catalog, self._config, prepared.stream, target, run_id).run()
 
     def close(self) -> None:
         """Nothing to do: the catalog is the process's, shared by all its sinks."""
@@ -223,7 +293,7 @@ class IcebergSink:
                 f"table {name} has Iceberg format version {table.metadata.format_version}; this "
                 f"sink writes version {FORMAT_VERSION}"
             )
-        file_layout(table.schema(), target.schema)
+        file_layout(table.schema(), target.schema, target.schema_change)
 
 
 @dataclass(frozen=True)
@@ -256,6 +326,13 @@ class _Bound:
 def _worker(table: Table, target: IcebergTarget, layout: Layout) -> MergeWorker:
     assert target.merge is not None  # noqa: S101 - only merges have work
     return MergeWorker(table, layout, target.merge, target.target_file_bytes)
+
+
+def _told_apart_by(target: SinkTarget) -> frozenset[str]:
+    rule = target.merge
+    if rule is None:
+        return frozenset()
+    return frozenset((*rule.key, *(name for name in (rule.order, rule.delete) if name)))
 
 
 def _object(value: JsonValue) -> WorkItem:

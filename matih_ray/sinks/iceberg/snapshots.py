@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from pyiceberg.avro.codecs import AvroCompressionCodec
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
     DataFile,
@@ -23,10 +20,8 @@ from pyiceberg.manifest import (
     ManifestEntryStatus,
     ManifestFile,
     ManifestWriter,
-    write_manifest,
-    write_manifest_list,
 )
-from pyiceberg.table import Table, TableProperties
+from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import (
     Operation,
@@ -52,10 +47,13 @@ from matih_ray.model.ids import RunId
 from matih_ray.model.policy import WriteMode
 from matih_ray.model.receipt import CommitMarker
 from matih_ray.sinks.fencing import runs_after
+from matih_ray.sinks.iceberg.manifest_files import live_manifests, manifest_list, manifest_writer
 from matih_ray.sinks.iceberg.naming import load_branch, marker_property, runs_property
 
 MARKER_SUMMARY = "matih.marker"
 STREAM_SUMMARY = "matih.stream"
+# What readers saw before the commit, for going back to it: a snapshot, or `none`.
+BEFORE_SUMMARY = "matih.before"
 
 
 @dataclass(frozen=True)
@@ -168,11 +166,7 @@ class SnapshotWriter:
         if placement.parent is not None:
             parent = metadata.snapshot_by_id(placement.parent)
         if parent is not None:
-            kept = [
-                m
-                for m in parent.manifests(table.io)
-                if m.has_added_files() or m.has_existing_files()
-            ]
+            kept = live_manifests(table, parent)
             manifests = manifests + [one for m in kept for one in self._without_removed(table, m)]
         collector = SnapshotSummaryCollector()
         for file in self._files:
@@ -264,16 +258,7 @@ class SnapshotWriter:
         return [written]
 
     def _manifest_writer(self, table: Table, spec_id: int) -> ManifestWriter:
-        metadata = table.metadata
-        path = table.location_provider().new_metadata_location(f"{uuid.uuid4()}-m0.avro")
-        return write_manifest(
-            format_version=metadata.format_version,
-            spec=metadata.specs()[spec_id],
-            schema=metadata.schema(),
-            output_file=table.io.new_output(path),
-            snapshot_id=self.snapshot_id,
-            avro_compression=_compression(table),
-        )
+        return manifest_writer(table, spec_id, self.snapshot_id)
 
     def _list(
         self,
@@ -283,19 +268,8 @@ class SnapshotWriter:
         sequence_number: int,
         manifests: list[ManifestFile],
     ) -> str:
-        path = table.location_provider().new_metadata_location(
-            f"snap-{snapshot_id}-0-{uuid.uuid4()}.avro"
-        )
+        path = manifest_list(table, snapshot_id, parent, sequence_number, manifests)
         self._lists.append(path)
-        with write_manifest_list(
-            format_version=table.metadata.format_version,
-            output_file=table.io.new_output(path),
-            snapshot_id=snapshot_id,
-            parent_snapshot_id=None if parent is None else parent.snapshot_id,
-            sequence_number=sequence_number,
-            avro_compression=_compression(table),
-        ) as writer:
-            writer.add_manifests(manifests)
         return path
 
 
@@ -326,18 +300,19 @@ def updates(
     changes: list[TableUpdate] = [AddSnapshotUpdate(snapshot=one) for one in snapshots]
     head = snapshots[-1].snapshot_id
     if placement.to_main:
-        changes.append(_set_branch(MAIN_BRANCH, head))
+        changes.append(set_branch(MAIN_BRANCH, head))
         if view.branch is not None:
             changes.append(RemoveSnapshotRefUpdate(ref_name=branch))
     else:
         if len(snapshots) > 1:
-            changes.append(_set_branch(MAIN_BRANCH, snapshots[0].snapshot_id))
-        changes.append(_set_branch(branch, head))
+            changes.append(set_branch(MAIN_BRANCH, snapshots[0].snapshot_id))
+        changes.append(set_branch(branch, head))
     changes.append(SetPropertiesUpdate(updates=properties))
     return tuple(changes)
 
 
-def _set_branch(name: str, snapshot_id: int) -> TableUpdate:
+def set_branch(name: str, snapshot_id: int) -> TableUpdate:
+    """The update that makes a snapshot the head of a branch."""
     return SetSnapshotRefUpdate(
         ref_name=name,
         type=SnapshotRefType.BRANCH,
@@ -346,10 +321,3 @@ def _set_branch(name: str, snapshot_id: int) -> TableUpdate:
         max_snapshot_age_ms=None,
         min_snapshots_to_keep=None,
     )
-
-
-def _compression(table: Table) -> AvroCompressionCodec:
-    codec = table.metadata.properties.get(
-        TableProperties.WRITE_AVRO_COMPRESSION, TableProperties.WRITE_AVRO_COMPRESSION_DEFAULT
-    )
-    return cast("AvroCompressionCodec", codec)

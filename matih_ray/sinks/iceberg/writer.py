@@ -41,11 +41,18 @@ class IcebergSliceWriter:
         self._fingerprint = Fingerprint()
         self._rows = 0
         self._dropped = 0
+        self._rows_discarded = 0
+        self._values_discarded = 0
         self._what = f"write slice {slice_.key} to {'.'.join(target.identifier)}"
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write a batch; see `SliceWriter.write`."""
         with mapped(self._what, self._config):
+            layout = self._layout_of(batch.schema)
+            kept, values = layout.without_misfits(batch)
+            self._rows_discarded += batch.num_rows - kept.num_rows
+            self._values_discarded += values
+            batch = kept
             if self._existing is not None:
                 kept = self._existing.without(batch)
                 self._dropped += batch.num_rows - kept.num_rows
@@ -57,8 +64,7 @@ class IcebergSliceWriter:
             if self._target.checksum:
                 self._fingerprint = self._fingerprint.add(batch)
             self._rows += batch.num_rows
-            layout, files = self._prepared(batch.schema)
-            files.write(layout.arrange(batch))
+            self._files_of(layout).write(layout.arrange(batch))
 
     def close(self) -> WriteReceipt:
         """Finish all files; see `SliceWriter.close`."""
@@ -74,6 +80,8 @@ class IcebergSliceWriter:
             payload={"files": [to_payload(file, self._spec, self._schema) for file in files]},
             checksum=str(self._fingerprint) if self._target.checksum else None,
             duplicates_dropped=self._dropped,
+            rows_discarded=self._rows_discarded,
+            values_discarded=self._values_discarded,
         )
 
     def abort(self) -> None:
@@ -81,14 +89,18 @@ class IcebergSliceWriter:
         if self._files is not None:
             self._files.discard()
 
-    def _prepared(self, source: pa.Schema) -> tuple[FileLayout, ParquetFiles]:
-        if self._layout is None or self._files is None:
-            self._layout = file_layout(self._schema, source)
+    def _layout_of(self, source: pa.Schema) -> FileLayout:
+        if self._layout is None:
+            self._layout = file_layout(self._schema, source, self._target.schema_change)
+        return self._layout
+
+    def _files_of(self, layout: FileLayout) -> ParquetFiles:
+        if self._files is None:
             self._files = ParquetFiles(
                 FileSettings(
                     io=self._table.io,
                     locations=self._table.location_provider(),
-                    file_schema=self._layout.schema,
+                    file_schema=layout.schema,
                     iceberg_schema=sanitize_column_names(self._schema),
                     schema=self._schema,
                     spec=self._spec,
@@ -98,4 +110,4 @@ class IcebergSliceWriter:
                     prefix=f"{self._slice.sequence:05d}-{uuid.uuid4()}",
                 )
             )
-        return self._layout, self._files
+        return self._files
