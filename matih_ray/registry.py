@@ -19,21 +19,33 @@ from matih_ray.errors import ConfigurationError, MissingExtraError, UnknownPlugi
 Kind = Literal["sources", "sinks", "staging", "mappers"]
 
 BUILT_INS: dict[Kind, dict[str, str]] = {
-    "mappers": {},
+    "mappers": {
+        "http.confluence": "matih_ray.mappers.confluence:ConfluenceMappers",
+        "http.jira": "matih_ray.mappers.jira:JiraMappers",
+        "http.onedrive": "matih_ray.mappers.onedrive:OneDriveMappers",
+    },
     "sinks": {
+        "cdm.jdbc": "matih_ray.sinks.cdm_postgres:CdmPostgresSink",
         "iceberg": "matih_ray.sinks.iceberg:IcebergSink",
     },
     "sources": {
         "MYSQL": "matih_ray.sources.mysql:MySqlSource",
+        "ORACLE": "matih_ray.sources.oracle:OracleSource",
         "POSTGRESQL": "matih_ray.sources.postgres:PostgresSource",
         "REDSHIFT": "matih_ray.sources.redshift:RedshiftSource",
+        "BIGQUERY": "matih_ray.sources.bigquery:BigQuerySource",
         "REST": "matih_ray.sources.http:RestSource",
         "GRAPHQL": "matih_ray.sources.http:GraphqlSource",
+        "JIRA": "matih_ray.sources.jira:JiraSource",
         "DYNAMODB": "matih_ray.sources.dynamodb:DynamoSource",
+        "CONFLUENCE": "matih_ray.sources.confluence:ConfluenceSource",
+        "ONEDRIVE": "matih_ray.sources.onedrive:OneDriveSource",
         "KAFKA": "matih_ray.sources.kafka:KafkaSource",
         "MONGODB": "matih_ray.sources.mongodb:MongoSource",
         "S3": "matih_ray.sources.files.s3:S3Source",
         "SNOWFLAKE": "matih_ray.sources.snowflake:SnowflakeSource",
+        "DATABRICKS_SQL": "matih_ray.sources.databricks:DatabricksSource",
+        "SQL_SERVER": "matih_ray.sources.sqlserver:SqlServerSource",
         "AZURE_BLOB": "matih_ray.sources.files.azure:AzureBlobSource",
         "GCS": "matih_ray.sources.files.gcs:GcsSource",
     },
@@ -51,17 +63,20 @@ EXTRAS: dict[str, str] = {
     "botocore": "dynamodb",
     "bson": "mongodb",
     "confluent_kafka": "kafka",
+    "databricks": "databricks",
     "google": "gcs",
     "kubernetes": "kubernetes",
+    "oracledb": "oracle",
     "psycopg2": "postgres",
     "pymongo": "mongodb",
     "pymysql": "mysql",
+    "pytds": "sqlserver",
     "redis": "redis",
     "snowflake": "snowflake",
 }
 
 # Types that share a driver with another type -> their own extra.
-OWN_EXTRAS: dict[str, str] = {"GCS": "gcs", "S3": "s3"}
+OWN_EXTRAS: dict[str, str] = {"BIGQUERY": "bigquery", "GCS": "gcs", "S3": "s3"}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from matih_ray.execution.cluster import ensure_actors
 from matih_ray.execution.source_calls import RaySourceCalls
 from matih_ray.execution.worker import process_ports
 from matih_ray.settings import Settings
+from matih_ray.streaming.runtime import ensure_stream_supervisor
+from matih_ray.streaming.submission import TenantScripts
 
 # Requests a replica works on at a time; long polls are cheap but hold a place.
 ONGOING_REQUESTS_MAX = 256
@@ -38,7 +40,12 @@ def bind(settings: Settings, args: ControlApiArgs | None = None) -> serve.Applic
 
     def app() -> FastAPI:
         ensure_actors(settings)
-        return create_app(process_ports(settings), calls=RaySourceCalls(settings))
+        ensure_stream_supervisor(settings)
+        return create_app(
+            process_ports(settings),
+            calls=RaySourceCalls(settings),
+            scripts=TenantScripts(settings),
+        )
 
     deployment = serve.deployment(
         name="control-api",

@@ -37,6 +37,7 @@ PUBLIC = {
     "matih_ray.control.authorization": ["Action", "Principal", "Role", "authorize"],
     "matih_ray.control.building": ["DEFAULT_SINK", "build_sink", "build_source", "endpoint_spec"],
     "matih_ray.control.catalog": ["collect_catalog", "get_unit", "list_units"],
+    "matih_ray.control.cdm_sinks": ["provision_cdm_sink"],
     "matih_ray.control.checkpoints": ["get_checkpoint", "reset_checkpoint"],
     "matih_ray.control.endpoints": [
         "EndpointChange",
@@ -50,7 +51,9 @@ PUBLIC = {
     ],
     "matih_ray.control.health": ["check_stores", "list_plugins"],
     "matih_ray.control.loads": ["LoadRequest", "plan_unit"],
+    "matih_ray.control.maintenance": ["maintain_tables"],
     "matih_ray.control.ports": ["Ports", "RunLauncher"],
+    "matih_ray.control.rollback": ["rollback_run"],
     "matih_ray.control.runs": [
         "cancel_run",
         "get_run",
@@ -60,6 +63,7 @@ PUBLIC = {
         "resume_run",
         "start_run",
     ],
+    "matih_ray.mappers": ["MapperFamily", "apply_cdm", "register_cdm_mapper"],
     "matih_ray.registry": ["Registry", "load_registry"],
     "matih_ray.settings": ["Settings"],
     "matih_ray.sinks.base": ["PreparedTarget", "SinkEndpoint", "SinkTarget", "SliceWriter"],

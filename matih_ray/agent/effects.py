@@ -221,7 +221,7 @@ class Backend:
         draft = schedules.ScheduleDraft(
             endpoint_id=load.endpoint_id,
             unit_id=load.unit_id,
-            policy=load.policy,
+            policy=load.policy or IngestionPolicy(),
             timing=known.timing,
         )
         return schedules.create_schedule(self.principal, self.ports, tenant_id, draft).schedule_id

@@ -203,6 +203,7 @@ _TITLES = {
     "DYNAMODB": "DynamoDB",
     "GCS": "Google Cloud Storage",
     "GRAPHQL": "a GraphQL API",
+    "JIRA": "Jira",
     "KAFKA": "Kafka",
     "MONGODB": "MongoDB",
     "ORACLE": "Oracle",

@@ -23,6 +23,7 @@ from matih_ray.api.routes import (
     endpoints,
     graphql,
     health,
+    jobs,
     notifications,
     runs,
     schedules,
@@ -32,6 +33,7 @@ from matih_ray.api.tokens import open_tokens
 from matih_ray.api.wire import PROBLEM_MEDIA_TYPE, Problem
 from matih_ray.control.ports import Ports
 from matih_ray.control.source_calls import DirectCalls, SourceCalls
+from matih_ray.control.stream_jobs import NoScripts, Scripts
 from matih_ray.errors import (
     MatihError,
     MethodNotAllowedError,
@@ -80,7 +82,10 @@ class ControlApi(FastAPI):
 
 
 def create_app(
-    ports: Ports, limits: Limits | None = None, calls: SourceCalls | None = None
+    ports: Ports,
+    limits: Limits | None = None,
+    calls: SourceCalls | None = None,
+    scripts: Scripts | None = None,
 ) -> FastAPI:
     """The control API over these ports, as an ASGI application.
 
@@ -88,6 +93,7 @@ def create_app(
         ports: What the use cases work with.
         limits: What one request may cost.
         calls: Where sources are tested and discovered; in this process if nothing is said.
+        scripts: Who understands scripts of streaming jobs; without, none can be submitted.
 
     Raises:
         ConfigurationError: The key that tokens are verified with is missing or too short.
@@ -105,9 +111,12 @@ def create_app(
         generate_unique_id_function=_operation_id,
         responses=_PROBLEM_RESPONSES,
     )
-    app.state.runtime = Runtime(ports, limits, Deadlines(limits), calls or DirectCalls())
+    app.state.runtime = Runtime(
+        ports, limits, Deadlines(limits), calls or DirectCalls(), scripts or NoScripts()
+    )
     for module in (
-        health, connectors, notifications, endpoints, units, runs, schedules, checkpoints, graphql,
+        health, connectors, notifications, endpoints, units, runs, schedules, jobs,
+        checkpoints, graphql,
     ):  # fmt: skip
         app.include_router(module.router, prefix=API_PREFIX)
     surround(app, ports, limits)

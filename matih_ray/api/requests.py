@@ -17,6 +17,7 @@ from matih_ray.control.authorization import Principal
 from matih_ray.control.pages import DEFAULT_PAGE_ROWS, MAX_OFFSET, MAX_PAGE_ITEMS, Page
 from matih_ray.control.ports import Ports
 from matih_ray.control.source_calls import SourceCalls
+from matih_ray.control.stream_jobs import Scripts
 from matih_ray.model.ids import EndpointId, RunId, TenantId, UnitId
 
 Stored = TypeVar("Stored")
@@ -31,6 +32,7 @@ class Runtime:
     limits: Limits
     deadlines: Deadlines
     calls: SourceCalls
+    scripts: Scripts
 
 
 @dataclass(frozen=True)

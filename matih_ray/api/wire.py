@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import Field
 
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
@@ -111,6 +113,22 @@ class CollectedBody(Value):
     units: int
     skipped_total: int
     skipped: tuple[SkippedUnitBody, ...] = ()
+
+
+class ProvisionRequest(Value):
+    """The model that a sink shall have a table for."""
+
+    cdm_model_id: str
+
+
+class ProvisionedBody(Value):
+    """A model's table in a sink, and the labels of its catalog record."""
+
+    endpoint_id: EndpointId
+    cdm_model_id: str
+    table_schema: Annotated[str, Field(alias="schema")]
+    table: str
+    labels: tuple[str, ...]
 
 
 class RunBody(Value):

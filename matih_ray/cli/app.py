@@ -11,6 +11,8 @@ from matih_ray.cli import (
     chat,
     connectors,
     endpoints,
+    jobs,
+    maintain,
     notifications,
     runs,
     schedules,
@@ -19,7 +21,7 @@ from matih_ray.cli import (
     state,
     units,
 )
-from matih_ray.cli.client import ClientSettings
+from matih_ray.cli.requests import ClientSettings
 
 app = typer.Typer(
     name="matih",
@@ -60,13 +62,18 @@ def root(
 
 app.add_typer(connectors.app, name="connectors")
 app.add_typer(endpoints.app, name="endpoints")
+app.add_typer(jobs.app, name="jobs")
+app.command("savepoint")(jobs.savepoint)
 app.add_typer(notifications.app, name="notifications")
 app.command("units")(units.units)
+app.command("preview")(units.preview)
+app.command("configure")(units.configure)
 app.command("plan")(units.plan)
 app.command("run")(runs.run)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")
 app.command("sql")(sql.sql)
+app.command("maintain")(maintain.maintain)
 app.add_typer(state.app, name="state")
 app.command("chat")(chat.chat)
 app.command("token")(service.token)

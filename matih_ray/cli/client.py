@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from collections.abc import Iterator
+from urllib.parse import quote
 
-import httpx
-from pydantic import Field, SecretStr, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import TypeAdapter, ValidationError
 
 from matih_ray.api.connector_wire import ConnectorBody, SchemaBody, SchemasBody
 from matih_ray.api.wire import (
-    PROBLEM_MEDIA_TYPE,
     CheckpointBody,
     CollectedBody,
     ConnectionTestBody,
@@ -23,54 +16,25 @@ from matih_ray.api.wire import (
     HealthBody,
     PageBody,
     PluginBody,
-    Problem,
     RunBody,
 )
-from matih_ray.cli.failures import EXIT_CALLER, EXIT_ENVIRONMENT, CliError, of_problem
+from matih_ray.cli.failures import EXIT_CALLER, CliError
+from matih_ray.cli.requests import MAX_PAGES, PAGE_ITEMS, ApiRequests, Query
 from matih_ray.control.webhooks import WebhookCreated
-from matih_ray.errors import MatihError
 from matih_ray.model.connector import ConnectorTest, ConnectorUsage, Notification
 from matih_ray.model.plan import IngestionPlan
+from matih_ray.model.preview import Preview
 from matih_ray.model.run import SliceRecord
 from matih_ray.model.schedule import Schedule
+from matih_ray.model.stream_job import StreamJob
 from matih_ray.model.unit import EndpointUnitDescriptor
-from matih_ray.model.value import JsonValue, Value
+from matih_ray.model.unit_configuration import UnitConfiguration
+from matih_ray.model.value import JsonValue
 from matih_ray.model.webhook import Webhook, WebhookAttempt
 
-Body = TypeVar("Body", bound=Value)
-Query = Mapping[str, str | int | float | list[str] | None]
 
-CONNECT_TIMEOUT_S = 10.0
-# The longest that the API itself lets a request take (collecting a catalog), and some.
-ANSWER_TIMEOUT_S = 330.0
-# Items asked for at a time.
-PAGE_ITEMS = 500
-# Five million items: more than any catalog or ledger that a person lists.
-MAX_PAGES = 10_000
-
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-class ClientSettings(BaseSettings):
-    """Where the control API is and how to be let in; from the environment, prefix `MATIH_`."""
-
-    model_config = SettingsConfigDict(env_prefix="MATIH_", frozen=True, extra="ignore")
-
-    url: str = Field(default="http://127.0.0.1:8080", description="Address of the control API.")
-    token: SecretStr | None = Field(default=None, description="Bearer token; see `matih token`.")
-
-
-class ControlClient:
+class ControlClient(ApiRequests):
     """One caller's view of a control API. The tenant is the token's."""
-
-    def __init__(self, settings: ClientSettings) -> None:
-        self._url = settings.url.rstrip("/")
-        self._token = settings.token
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            # a proxy has no business between two processes of one machine
-            trust_env=urlsplit(self._url).hostname not in _LOOPBACK,
-        )
 
     # endpoints
 
@@ -213,20 +177,36 @@ class ControlClient:
     # units
 
     def units(
-        self, endpoint: EndpointBody, pattern: str | None
+        self, endpoint: EndpointBody, pattern: str | None, *, disabled: bool = False
     ) -> Iterator[EndpointUnitDescriptor]:
-        """Units of the catalog, ordered by id."""
+        """Units of the catalog that may be loaded, ordered by id; all with `disabled`."""
         path = f"/endpoints/{endpoint.endpoint_id}/units"
-        return self._pages(PageBody[EndpointUnitDescriptor], path, {"pattern": pattern})
+        query = {"pattern": pattern, "includeDisabled": "true" if disabled else None}
+        return self._pages(PageBody[EndpointUnitDescriptor], path, query)
 
     def unit(self, endpoint: EndpointBody, unit_id: str) -> EndpointUnitDescriptor:
         """One unit."""
         path = f"/endpoints/{endpoint.endpoint_id}/units/{quote(unit_id, safe='')}"
         return self._get(EndpointUnitDescriptor, path)
 
+    def unit_configuration(self, endpoint: EndpointBody, unit_id: str) -> UnitConfiguration:
+        """What was chosen for a unit."""
+        return self._get(UnitConfiguration, _configuration_path(endpoint, unit_id))
+
+    def configure_unit(
+        self, endpoint: EndpointBody, unit_id: str, change: dict[str, JsonValue]
+    ) -> UnitConfiguration:
+        """Choose for a unit; what is not given stays."""
+        path = _configuration_path(endpoint, unit_id)
+        return self._value(UnitConfiguration, self._send("PATCH", path, body=change))
+
     def plan(self, load: dict[str, JsonValue]) -> IngestionPlan:
         """Preview a plan."""
         return self._post(IngestionPlan, "/plans", load)
+
+    def preview(self, load: dict[str, JsonValue], rows: int) -> Preview:
+        """Some rows that a run would read."""
+        return self._post(Preview, f"/previews?limit={rows}", load)
 
     # runs
 
@@ -251,8 +231,30 @@ class ControlClient:
         return self._pages(PageBody[SliceRecord], f"/runs/{quote(run_id, safe='')}/slices", {})
 
     def tell_run(self, run_id: str, what: str) -> RunBody:
-        """`pause`, `resume` or `cancel` a run."""
+        """`pause`, `resume`, `cancel` or `rollback` a run."""
         return self._post(RunBody, f"/runs/{quote(run_id, safe='')}/{what}")
+
+    # streaming jobs
+
+    def submit_jobs(self, draft: dict[str, JsonValue]) -> list[StreamJob]:
+        """Submit a script."""
+        response = self._send("POST", "/jobs", body=draft)
+        try:
+            return TypeAdapter(list[StreamJob]).validate_json(response.content)
+        except ValidationError:
+            raise self._not_ours(response) from None
+
+    def jobs(self) -> Iterator[StreamJob]:
+        """Streaming jobs, newest first."""
+        return self._pages(PageBody[StreamJob], "/jobs", {})
+
+    def job(self, job_id: str) -> StreamJob:
+        """One streaming job."""
+        return self._get(StreamJob, f"/jobs/{quote(job_id, safe='')}")
+
+    def tell_job(self, job_id: str, what: str, body: dict[str, JsonValue] | None) -> StreamJob:
+        """`cancel`, `stop` or save (`savepoints`) a streaming job."""
+        return self._post(StreamJob, f"/jobs/{quote(job_id, safe='')}/{what}", body)
 
     # checkpoints
 
@@ -290,100 +292,6 @@ class ControlClient:
         except ValidationError:
             raise self._not_ours(response) from None
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
-    # requests
-
-    def _get(self, kind: type[Body], path: str, query: Query | None = None) -> Body:
-        return self._value(kind, self._send("GET", path, query=query))
-
-    def _post(self, kind: type[Body], path: str, body: dict[str, JsonValue] | None = None) -> Body:
-        return self._value(kind, self._send("POST", path, body=body))
-
-    def _pages(self, kind: type[PageBody[Body]], path: str, query: Query) -> Iterator[Body]:
-        page = self._get(kind, path, {**query, "limit": PAGE_ITEMS})
-        for _ in range(MAX_PAGES):
-            yield from page.items
-            if page.next is None:
-                return
-            page = self._value(kind, self._send("GET", path + page.next))
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Query | None = None,
-        body: dict[str, JsonValue] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> httpx.Response:
-        url = f"/api/v1/tenants/{quote(self._tenant(), safe='')}{path}"
-        return self._request(method, url, query or {}, body, headers or {})
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        query: Query,
-        body: dict[str, JsonValue] | None,
-        headers: dict[str, str],
-        *,
-        with_token: bool = True,
-    ) -> httpx.Response:
-        given = {name: value for name, value in query.items() if value is not None}
-        if with_token:
-            headers = {**headers, "Authorization": f"Bearer {self._known_token()}"}
-        try:
-            response = self._http.request(
-                method, self._url + path, params=given or None, json=body, headers=headers
-            )
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise CliError(
-                f"cannot reach the control API at {self._url} ({type(error).__name__}); "
-                "is it running? set MATIH_URL or --url if it is elsewhere",
-                EXIT_ENVIRONMENT,
-            ) from None
-        if response.is_success:
-            return response
-        if response.headers.get("content-type") == PROBLEM_MEDIA_TYPE:
-            raise of_problem(self._value(Problem, response))
-        raise self._not_ours(response)
-
-    def _value(self, kind: type[Body], response: httpx.Response) -> Body:
-        try:
-            return kind.from_json(response.content)
-        except MatihError:
-            raise self._not_ours(response) from None
-
-    def _not_ours(self, response: httpx.Response) -> CliError:
-        return CliError(
-            f"{self._url} answered {response.status_code} with something that is not the control "
-            "API's; is MATIH_URL right, and of the same version?",
-            EXIT_ENVIRONMENT,
-        )
-
-    def _known_token(self) -> str:
-        if self._token is None or not self._token.get_secret_value().strip():
-            raise CliError(
-                "set MATIH_TOKEN to a bearer token; for a runtime on this machine: "
-                'export MATIH_TOKEN="$(matih token)"',
-                EXIT_ENVIRONMENT,
-            )
-        return self._token.get_secret_value().strip()
-
-    def _tenant(self) -> str:
-        """The tenant that the token is for. Read, not verified: the API does that."""
-        try:
-            payload = self._known_token().split(".")[1]
-            claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            tenant = claims["tenant"]
-        except (IndexError, binascii.Error, ValueError, KeyError, TypeError):
-            tenant = None
-        if not isinstance(tenant, str) or not tenant:
-            raise CliError(
-                "MATIH_TOKEN is no token of the control API: it names no tenant",
-                EXIT_ENVIRONMENT,
-            )
-        return tenant
+def _configuration_path(endpoint: EndpointBody, unit_id: str) -> str:
+    return f"/endpoints/{endpoint.endpoint_id}/unit-configurations/{quote(unit_id, safe='')}"

@@ -21,6 +21,10 @@ UnitArgument = Annotated[str, typer.Argument(metavar="UNIT", help="Unit id, as i
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 SinkOption = Annotated[str, typer.Option("--sink", help="Sink that rows go to.")]
+LoadSinkOption = Annotated[
+    str | None,
+    typer.Option("--sink", help="Sink that rows go to; iceberg, or as the unit is configured."),
+]
 PolicyOption = Annotated[
     list[str] | None,
     typer.Option("--policy", metavar="KEY=VALUE", help="Policy; KEY:=JSON for other than text."),
@@ -71,24 +75,24 @@ def pairs(given: Sequence[str] | None, option: str) -> dict[str, JsonValue]:
 def load_of(
     endpoint: EndpointBody,
     unit: str,
-    sink: str,
+    sink: str | None,
     policy: Sequence[str] | None,
     *,
     incremental: bool | None,
     cursor: str | None,
 ) -> dict[str, JsonValue]:
-    """The body that asks for a plan or a run."""
+    """The body that asks for a plan or a run; what is not chosen is left to the configuration."""
     chosen = pairs(policy, "--policy")
     if incremental is not None:
         chosen["runMode"] = "incremental" if incremental else "full"
     if cursor is not None:
         chosen["cursorColumn"] = cursor
-    return {
-        "endpointId": endpoint.endpoint_id,
-        "unitId": unit,
-        "sinkId": sink,
-        "policy": chosen,
-    }
+    load: dict[str, JsonValue] = {"endpointId": endpoint.endpoint_id, "unitId": unit}
+    if sink is not None:
+        load["sinkId"] = sink
+    if chosen:
+        load["policy"] = chosen
+    return load
 
 
 def confirm(question: str, *, yes: bool) -> None:

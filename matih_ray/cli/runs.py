@@ -11,16 +11,17 @@ from matih_ray.api.wire import RunBody
 from matih_ray.cli.failures import EXIT_NO
 from matih_ray.cli.following import follow, rows_per_second
 from matih_ray.cli.options import (
-    DEFAULT_SINK,
     CursorOption,
     EndpointArgument,
     JsonOption,
+    LoadSinkOption,
     ModeOption,
     PolicyOption,
     RunArgument,
-    SinkOption,
     UnitArgument,
+    YesOption,
     client_of,
+    confirm,
     load_of,
 )
 from matih_ray.cli.output import Output, note
@@ -42,7 +43,7 @@ def run(
     policy: PolicyOption = None,
     incremental: ModeOption = None,
     cursor: CursorOption = None,
-    sink: SinkOption = DEFAULT_SINK,
+    sink: LoadSinkOption = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Watch the run until it stops.")
     ] = True,
@@ -167,6 +168,27 @@ def pause(context: typer.Context, run_id: RunArgument, *, as_json: JsonOption = 
 def cancel(context: typer.Context, run_id: RunArgument, *, as_json: JsonOption = False) -> None:
     """Ask a run to end for good; what it has committed stays."""
     _print_told(Output(as_json=as_json), client_of(context).tell_run(run_id, "cancel"))
+
+
+@app.command("rollback")
+def rollback(
+    context: typer.Context,
+    run_id: RunArgument,
+    *,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take back what the newest run of a unit has loaded, and its step of the checkpoint."""
+    client = client_of(context)
+    found = client.run(run_id)
+    into = "" if found.target is None else f" from {found.target}"
+    confirm(f"Take the {found.rows:,} rows of run {run_id}{into} back?", yes=yes)
+    taken = client.tell_run(run_id, "rollback")
+    output = Output(as_json=as_json)
+    if output.as_json:
+        output.document(taken)
+    else:
+        output.line(f"run {run_id} is taken back")
 
 
 @app.command("resume")

@@ -100,6 +100,8 @@ def _explain(script: Script, inserts: list[Insert]) -> None:
 def _run(script: Script, inserts: list[Insert], late_rows: Path | None) -> None:
     for name in script.create_tables():
         note(f"catalog table {name} is there")
+    from matih_ray.streaming.pipeline import Aside
+
     late = late_rows.open("w", encoding="utf-8") if late_rows else None
 
     def on_late(batch: pa.RecordBatch) -> None:
@@ -112,7 +114,7 @@ def _run(script: Script, inserts: list[Insert], late_rows: Path | None) -> None:
                 _explain(script, [insert])
                 continue
             start = time.monotonic()
-            result = script.run(insert, on_late)
+            result = script.run(insert, Aside(late=on_late))
             seconds = time.monotonic() - start
             note(
                 f"{result.target}: {result.rows} rows from {result.counts.read} read, "

@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from matih_ray.cli.client import ControlClient, Query
+from matih_ray.cli.client import ControlClient
 from matih_ray.cli.options import (
     DEFAULT_SINK,
     EndpointArgument,
@@ -18,6 +18,7 @@ from matih_ray.cli.options import (
     confirm,
 )
 from matih_ray.cli.output import Output
+from matih_ray.cli.requests import Query
 from matih_ray.model.checkpoint import Checkpoint
 
 app = typer.Typer(no_args_is_help=True, help="Checkpoints of units.", rich_markup_mode=None)

@@ -7,14 +7,16 @@ twice, so the next run of the stream asks the sink first.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from matih_ray.control.building import build_sink
 from matih_ray.control.ports import Ports
 from matih_ray.errors import FencedError, NotFoundError, StateConflictError
 from matih_ray.model.checkpoint import Checkpoint, StreamKey
 from matih_ray.model.ids import RunId
-from matih_ray.model.plan import IngestionPlan
+from matih_ray.model.plan import IngestionPlan, cursor_through
 from matih_ray.model.receipt import CommitMarker
-from matih_ray.model.run import RunRecord, RunState
+from matih_ray.model.run import RunRecord, RunState, unread_slices
 from matih_ray.sinks.base import PreparedTarget
 
 # Runs looked through for the last good end; more bad runs in a row than this do not happen
@@ -35,15 +37,27 @@ class StoredCheckpoint:
             assert isinstance(stored.value, dict)  # noqa: S101 only this class writes the key
             self.value = Checkpoint.from_json(stored.value)
 
-    def advance(self, run_id: RunId, plan: IngestionPlan, marker: CommitMarker) -> None:
+    def advance(
+        self,
+        run_id: RunId,
+        plan: IngestionPlan,
+        marker: CommitMarker,
+        unread: Collection[int] = (),
+    ) -> None:
         """Store what a commit means for the next run; repeating it changes nothing.
+
+        Args:
+            run_id: The run that has committed.
+            plan: Its plan.
+            marker: Its commit.
+            unread: Sequences of slices that could not be read.
 
         Raises:
             FencedError: Somebody else has written the checkpoint since it was read.
         """
         if not marker.published:
             return  # rows that nobody sees must not move the cursor
-        after = checkpoint_after(plan, marker.through, self.value, run_id)
+        after = checkpoint_after(plan, marker.through, self.value, run_id, unread)
         if after == self.value:
             return
         try:
@@ -60,17 +74,19 @@ class StoredCheckpoint:
 
 
 def checkpoint_after(
-    plan: IngestionPlan, through: int, before: Checkpoint | None, run_id: RunId
+    plan: IngestionPlan,
+    through: int,
+    before: Checkpoint | None,
+    run_id: RunId,
+    unread: Collection[int] = (),
 ) -> Checkpoint:
     """The checkpoint once the first `through` slices of a plan are committed. Pure.
 
-    The cursor never runs ahead: it is the last `cursor_after` within the prefix. A plan without a
-    cursor column leaves none, since the table then holds rows that no cursor describes.
+    The cursor never runs ahead: it is what the prefix makes of it (see `cursor_through`), and going
+    through the prefix again changes nothing. A plan without a cursor column leaves none, since the
+    table then holds rows that no cursor describes.
     """
-    cursor = before.cursor if before is not None else None
-    for slice_ in plan.slices[:through]:
-        if slice_.cursor_after is not None:
-            cursor = slice_.cursor_after
+    cursor = cursor_through(before.cursor if before else None, plan.slices[:through], unread)
     details = plan.statistics.get("checkpointDetails")
     return Checkpoint(
         cursor=cursor if plan.cursor_column is not None else None,
@@ -103,7 +119,8 @@ def reconcile_previous_run(ports: Ports, record: RunRecord) -> None:
     except NotFoundError:
         return  # written by a runtime with another metadata store
     if committed.plan is not None:
-        StoredCheckpoint(ports, stream).advance(marker.run_id, committed.plan, marker)
+        unread = unread_slices(committed)
+        StoredCheckpoint(ports, stream).advance(marker.run_id, committed.plan, marker, unread)
 
 
 def _target_of_bad_end(ports: Ports, record: RunRecord) -> PreparedTarget | None:

@@ -29,6 +29,7 @@ from matih_ray.execution.checkpoints import StoredCheckpoint
 from matih_ray.execution.ledger import RunLedger
 from matih_ray.execution.steps import Step, reached
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
+from matih_ray.model.run import unread_slices
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkEndpoint
 
 # A commit is tried this often within one planner's life; waits grow from 0.2 to 5 s, which
@@ -172,7 +173,9 @@ class Committer:
     def _save_checkpoint(self) -> None:
         plan = self._ledger.record.plan
         if plan is not None and self._marker is not None:
-            self._checkpoint.advance(self._ledger.record.run_id, plan, self._marker)
+            record = self._ledger.record
+            unread = unread_slices(record)
+            self._checkpoint.advance(record.run_id, plan, self._marker, unread)
 
     def _record_progress(self, rows: int, bytes_added: int) -> None:
         record = self._ledger.record

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from matih_ray.errors import (
     MatihError,
+    QuotaSpentError,
     Recovery,
     SinkError,
     SourceError,
@@ -23,6 +24,9 @@ from matih_ray.errors import (
 RETRIES_PER_CAUSE = {"source": 6, "worker": 6, "staging": 3, "sink": 6, "state": 6, "other": 0}
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
+# Waits for a provider's quota, which spend no retry: quotas come back within the hour, and a day
+# without one is an end.
+MAX_PAUSES = 48
 # Spread of a wait, so that slices that failed together do not come back together.
 JITTER = (0.7, 1.3)
 
@@ -67,6 +71,8 @@ class FailurePolicy:
         """What to do about one failed attempt of a slice."""
         if error.recovery not in (Recovery.RETRY, Recovery.PAUSE):
             return GiveUp(error)
+        if isinstance(error, QuotaSpentError):
+            return self._pause(slice_key, error)
         cause = cause_of(error)
         spent = self._spent.get((slice_key, cause), 0)
         if spent >= RETRIES_PER_CAUSE[cause]:
@@ -77,3 +83,13 @@ class FailurePolicy:
         if isinstance(told, (int, float)):
             wait_s = max(wait_s, float(told))
         return Retry(wait_s * self.random.uniform(*JITTER))
+
+    def _pause(self, slice_key: str, error: QuotaSpentError) -> Retry | GiveUp:
+        """Wait until the quota is there again, and a little more, but never less."""
+        paused = self._spent.get((slice_key, "quota"), 0)
+        if paused >= MAX_PAUSES:
+            return GiveUp(error)
+        self._spent[slice_key, "quota"] = paused + 1
+        told = error.context.get("retry_after_s")
+        wait_s = float(told) if isinstance(told, (int, float)) else BACKOFF_MAX_S
+        return Retry(wait_s + self.random.uniform(0, BACKOFF_FIRST_S))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import ray
 import structlog
 
@@ -25,16 +26,23 @@ from matih_ray.execution.steps import Step, reached
 from matih_ray.execution.targets import sink_target
 from matih_ray.execution.tasks import SliceTask
 from matih_ray.execution.workforce import RayWorkforce
+from matih_ray.model.cdm import CDM_MODELS
 from matih_ray.model.plan import IngestionPlan, IngestionSlice
+from matih_ray.model.policy import DataMode
 from matih_ray.model.run import (
+    CHECKPOINT_BEFORE,
+    UNREAD,
     RunError,
     RunRecord,
     RunRequest,
     RunState,
     SliceRecord,
     SliceState,
+    UnreadPart,
+    unread_parts,
 )
 from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.model.value import JsonValue
 from matih_ray.planning.planner import make_plan
 from matih_ray.sinks.base import SupportsWork
 from matih_ray.sources.base import AbstractSnapshot, SourceEndpoint, SupportsSnapshot
@@ -99,7 +107,9 @@ class RunExecution:
             if not plan.slices and checkpoint is not None:
                 self._finish(RunState.COMPLETED, plan=plan)
                 return
-            self.ledger.update(plan=plan)
+            before = None if checkpoint is None else checkpoint.to_dict()
+            statistics = {**self._record.statistics, CHECKPOINT_BEFORE: before}
+            self.ledger.update(plan=plan, statistics=statistics)
         reached(ports.settings, Step.PLANNED, self._record.run_id)
         self._load(self._source, unit, plan)
 
@@ -119,7 +129,7 @@ class RunExecution:
             endpoint = self.ports.metadata.get_endpoint(
                 record.stream.tenant_id, record.stream.endpoint_id
             )
-            schema = source.read_schema(unit, record.policy)
+            schema = _written_schema(source, unit, record)
             prepared = sink.prepare(sink_target(record, endpoint.name, unit, schema))
             self.ledger.update(target=prepared.to_dict())
             committer = Committer(self.ports, self.ledger, sink, prepared)
@@ -197,6 +207,7 @@ class RunExecution:
     def _commit(self, committer: Committer, done: list[SliceDone], *, last: bool) -> None:
         started = time.monotonic()
         receipts = [item.result.receipt for item in done]
+        self._note_unread(done)  # before the commit, which moves the cursor
         committer.commit(receipts, last=last)
         seconds = time.monotonic() - started
         record = self._record
@@ -211,6 +222,26 @@ class RunExecution:
             seconds=seconds,
         )
         log.info("committed", through=committer.through, slices=len(done), seconds=seconds)
+
+    def _note_unread(self, done: list[SliceDone]) -> None:
+        """Keep what could not be read in the run's record: a partial result says so."""
+        found = [
+            UnreadPart(
+                sequence=item.slice.sequence,
+                key=item.slice.key,
+                part=item.slice.part,
+                error=item.result.problem,
+            )
+            for item in done
+            if item.result.problem is not None
+        ]
+        if not found:
+            return
+        kept = {part.sequence: part for part in (*unread_parts(self._record), *found)}
+        for part in found:
+            log.warning("part_unread", part=part.part, detail=part.error.message)
+        listed: list[JsonValue] = [part.to_dict() for part in kept.values()]
+        self.ledger.update(statistics={**self._record.statistics, UNREAD: listed})
 
     def _finish(
         self,
@@ -279,7 +310,17 @@ class RunExecution:
             slice=slice_,
             policy=record.policy,
             staging_provider_id=record.staging_provider_id,
+            vendor=record.stream.vendor,
         )
+
+
+def _written_schema(
+    source: SourceEndpoint, unit: EndpointUnitDescriptor, record: RunRecord
+) -> pa.Schema:
+    """The schema of what slice tasks yield: the model's, where they map."""
+    if record.policy.mode is DataMode.CDM and unit.cdm_model_id is not None:
+        return CDM_MODELS[unit.cdm_model_id].schema
+    return source.read_schema(unit, record.policy)
 
 
 def _slice_record(done: SliceDone) -> SliceRecord:
@@ -293,4 +334,5 @@ def _slice_record(done: SliceDone) -> SliceRecord:
         bytes=receipt.bytes,
         read_s=done.result.read_s,
         write_s=done.result.write_s,
+        error=done.result.problem,
     )

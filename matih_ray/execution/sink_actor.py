@@ -17,6 +17,7 @@ from matih_ray.execution.worker import process_ports, staging_provider
 from matih_ray.model.ids import RunId, SinkId, TenantId
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.receipt import WriteReceipt
+from matih_ray.model.run import RunError
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import PreparedTarget, SinkEndpoint, SliceWriter
 from matih_ray.staging.base import StagingHandle
@@ -37,11 +38,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class SliceResult:
-    """A slice that is written and not yet committed."""
+    """A slice that is written and not yet committed. `problem`: it could not be read to its end."""
 
     receipt: WriteReceipt
     read_s: float
     write_s: float
+    problem: RunError | None = None
 
 
 @dataclass
@@ -121,7 +123,7 @@ class SinkWorker:
         started = time.monotonic()
         receipt = opened.writer.close()
         del self._open[attempt.attempt_id]
-        written = receipt.rows + receipt.duplicates_dropped
+        written = receipt.rows + receipt.duplicates_dropped + receipt.rows_discarded
         if not end.rows == opened.rows == written:
             raise CountMismatchError(
                 f"slice {attempt.slice.key}: {end.rows} rows were read, {opened.rows} staged and "
@@ -140,7 +142,8 @@ class SinkWorker:
         for handle in opened.staged:
             staging_provider(self._settings, handle.provider_id).open(handle).close()
         reached(self._settings, Step.WRITTEN, attempt.run_id, attempt.slice.key)
-        return SliceResult(receipt, end.read_s, opened.write_s + time.monotonic() - started)
+        write_s = opened.write_s + time.monotonic() - started
+        return SliceResult(receipt, end.read_s, write_s, end.problem)
 
     def _sink(self, attempt: Attempt) -> SinkEndpoint:
         key = (attempt.tenant_id, attempt.sink_id)

@@ -20,6 +20,7 @@ from matih_ray.control.schedules import PASS_SCHEDULES, start_due_runs
 from matih_ray.control.webhook_delivery import deliver_due
 from matih_ray.errors import MatihError
 from matih_ray.execution.health_sweep import sweep_connectors
+from matih_ray.execution.housekeeping import keep_house
 from matih_ray.execution.launcher import RayLauncher
 from matih_ray.execution.worker import process_ports
 from matih_ray.settings import Settings
@@ -50,6 +51,8 @@ class Supervisor:
         threading.Thread(target=self._check_forever, name="health", daemon=True).start()
         threading.Thread(target=self._start_forever, name="schedules", daemon=True).start()
         threading.Thread(target=self._deliver_forever, name="webhooks", daemon=True).start()
+        if settings.maintenance_s:
+            threading.Thread(target=self._maintain_forever, name="upkeep", daemon=True).start()
 
     def ping(self) -> str:
         """Tell that the actor is up."""
@@ -121,6 +124,16 @@ class Supervisor:
                 log.warning("webhooks_failed", detail=str(error))
             if found == 0:
                 time.sleep(DELIVER_EVERY_S)
+
+    def _maintain_forever(self) -> None:
+        """The first pass comes after a whole interval: a supervisor that is started again and again
+        must not begin with it."""
+        while True:
+            time.sleep(self._settings.maintenance_s)
+            try:
+                keep_house(self._settings, self._ports)
+            except (MatihError, ray.exceptions.RayError) as error:
+                log.warning("maintenance_failed", detail=str(error))
 
 
 def supervisor_options() -> dict[str, Any]:

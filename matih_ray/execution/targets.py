@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from matih_ray.errors import PlanError
-from matih_ray.model.policy import MergeRule, Verify, WriteMode
+from matih_ray.model.policy import DataMode, MergeRule, Verify, WriteMode
 from matih_ray.model.run import RunRecord
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.sinks.base import SinkTarget
@@ -21,6 +21,8 @@ def sink_target(
     `policy.target`.
     """
     policy = record.policy
+    if policy.mode is DataMode.CDM:
+        return _cdm_target(record, unit, schema)
     inner = (
         tuple(policy.target.split("."))
         if policy.target
@@ -36,6 +38,20 @@ def sink_target(
         target_file_bytes=policy.target_file_bytes,
         checksum=policy.verify is Verify.CHECKSUM,
         merge=merge_rule(record, unit, schema),
+        schema_change=policy.schema_change,
+    )
+
+
+def _cdm_target(record: RunRecord, unit: EndpointUnitDescriptor, schema: pa.Schema) -> SinkTarget:
+    """The model's table, which all endpoints of a tenant share."""
+    assert unit.cdm_model_id is not None  # noqa: S101 - checked before the run was queued
+    return SinkTarget(
+        stream=record.stream,
+        path=(record.stream.tenant_id, unit.cdm_model_id),
+        schema=schema,
+        write_mode=record.policy.effective_write_mode,
+        primary_key=("cdm_id",),
+        checksum=record.policy.verify is Verify.CHECKSUM,
     )
 
 

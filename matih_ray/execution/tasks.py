@@ -11,13 +11,18 @@ import pyarrow as pa
 import ray
 
 from matih_ray.control.building import build_source
+from matih_ray.errors import PartUnreadableError
 from matih_ray.execution.steps import Step, reached
 from matih_ray.execution.worker import process_ports, staging_provider
+from matih_ray.mappers import apply_cdm
+from matih_ray.mappers.expressions import Origin
 from matih_ray.model.fingerprint import Fingerprint
 from matih_ray.model.ids import EndpointId, RunId, TenantId
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.policy import IngestionPolicy, Verify
+from matih_ray.model.policy import DataMode, IngestionPolicy, Verify
+from matih_ray.model.run import RunError
 from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.registry import Registry
 from matih_ray.settings import Settings
 from matih_ray.staging.base import StagingHandle
 from matih_ray.staging.object_store import ObjectStoreStaging
@@ -39,16 +44,21 @@ class SliceTask:
     slice: IngestionSlice
     policy: IngestionPolicy
     staging_provider_id: str
+    vendor: str
 
 
 @dataclass(frozen=True)
 class SliceEnd:
-    """The last thing a slice task yields: what it read, to be compared with what was written."""
+    """The last thing a slice task yields: what it read, to be compared with what was written.
+
+    `problem` says why the slice's part of the unit could not be read, or not to its end.
+    """
 
     rows: int
     bytes: int
     read_s: float
     checksum: str | None = None
+    problem: RunError | None = None
 
 
 StagedItem: TypeAlias = pa.RecordBatch | StagingHandle | SliceEnd
@@ -66,7 +76,8 @@ def read_slice(settings: Settings, task: SliceTask) -> Iterator[StagedItem]:
     ports = process_ports(settings)
     source = build_source(ports, task.tenant_id, task.endpoint_id)
     try:
-        batches = _Counted(source.read(task.unit, task.slice, task.policy), settings, task)
+        read = source.read(task.unit, task.slice, task.policy)
+        batches = _Counted(mapped(ports.registry, task, read), settings, task)
         if task.staging_provider_id == ObjectStoreStaging.provider_id:
             yield from batches  # Ray stores what a task yields; the caller owns it
         else:
@@ -78,6 +89,28 @@ def read_slice(settings: Settings, task: SliceTask) -> Iterator[StagedItem]:
     finally:
         source.close()
     yield batches.end(time.monotonic() - started)
+
+
+def mapped(
+    plugins: Registry, task: SliceTask, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The batches as the run wants them: as they are, or in the canonical data model.
+
+    Raises:
+        MappingError: A batch has no form in the model.
+    """
+    if task.policy.mode is not DataMode.CDM:
+        yield from batches
+        return
+    origin = Origin(
+        tenant_id=task.tenant_id,
+        endpoint_id=task.endpoint_id,
+        family=task.vendor,
+        unit_id=task.unit.unit_id,
+        run_id=task.run_id,
+    )
+    for batch in batches:
+        yield apply_cdm(plugins, origin, batch, task.unit.cdm_model_id)
 
 
 class _Counted:
@@ -92,10 +125,11 @@ class _Counted:
         self._slice_key = task.slice.key
         self._rows = 0
         self._bytes = 0
+        self._problem: RunError | None = None
         self._sum = Fingerprint() if task.policy.verify is Verify.CHECKSUM else None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._batches:
+        for batch in self._readable():
             first = self._rows == 0
             self._rows += batch.num_rows
             self._bytes += batch.nbytes
@@ -105,12 +139,19 @@ class _Counted:
             if first:
                 reached(self._settings, Step.READING, self._run_id, self._slice_key)
 
+    def _readable(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._batches
+        except PartUnreadableError as error:
+            self._problem = RunError.of(error)
+
     def end(self, read_s: float) -> SliceEnd:
         return SliceEnd(
             rows=self._rows,
             bytes=self._bytes,
             read_s=read_s,
             checksum=None if self._sum is None else str(self._sum),
+            problem=self._problem,
         )
 
 

@@ -7,6 +7,7 @@ from typing import cast
 
 from matih_ray.control.ports import Ports
 from matih_ray.execution.launcher import RayLauncher
+from matih_ray.execution.provider_actor import cluster_services
 from matih_ray.registry import load_registry
 from matih_ray.settings import Settings
 from matih_ray.staging.base import StagingProvider
@@ -26,6 +27,7 @@ def process_ports(settings: Settings) -> Ports:
         kv=stores.kv,
         credentials=stores.credentials,
         launcher=RayLauncher(settings),
+        provider_services=cluster_services,
     )
 
 

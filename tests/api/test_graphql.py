@@ -32,6 +32,13 @@ mutation($id: ID!, $unit: ID!, $policy: JSON, $key: String) {
   }
 }
 """
+CONFIGURE = """
+mutation($id: ID!, $unit: ID!, $enabled: Boolean, $policy: JSON, $version: Int) {
+  configureIngestionUnit(
+    endpointId: $id, unitId: $unit, enabled: $enabled, policy: $policy, version: $version
+  ) { unitId configuration { enabled policy version } }
+}
+"""
 PAUSE = (
     "mutation($id: ID!, $unit: ID!) { pauseIngestion(endpointId: $id, unitId: $unit) { state } }"
 )
@@ -89,6 +96,61 @@ def test_units_are_those_of_the_catalog(lab: Lab):
     assert (page["hasMore"], page["items"][0]["unitId"]) == (True, "public.orders")
     matching = data(lab, UNITS, id=endpoint_id, pattern="sales.*")["ingestionUnits"]
     assert [unit["unitId"] for unit in matching["items"]] == ["sales.empty"]
+
+
+def test_a_unit_is_configured_and_runs_follow_it_unless_they_say_otherwise(lab: Lab):
+    endpoint_id = lab.endpoint()
+    given = {"id": endpoint_id, "unit": "public.orders"}
+    policy = {"targetSliceRows": 7}
+    made = data(lab, CONFIGURE, **given, policy=policy)["configureIngestionUnit"]["configuration"]
+    assert (made["enabled"], made["version"]) == (True, 1)
+    assert made["policy"]["targetSliceRows"] == 7
+    again = data(lab, CONFIGURE, **given, policy=policy)["configureIngestionUnit"]
+    assert again["configuration"]["version"] == 1
+    started = data(lab, START, **given)["startIngestion"]
+    assert started["policy"]["targetSliceRows"] == 7
+    other = {"id": endpoint_id, "unit": "public.items", "policy": {"targetSliceRows": 9}}
+    assert data(lab, START, **other)["startIngestion"]["policy"]["targetSliceRows"] == 9
+    stale = error(lab, CONFIGURE, **given, enabled=False, version=0)
+    assert stale["extensions"]["code"] == "STATE_CONFLICT"
+    wrong = error(lab, CONFIGURE, **given, policy={"cursorColumn": "phantom"})
+    assert wrong["extensions"]["code"] == "VALIDATION_FAILED"
+
+
+def test_a_disabled_unit_is_hidden_and_cannot_be_loaded(lab: Lab):
+    endpoint_id = lab.endpoint()
+    given = {"id": endpoint_id, "unit": "public.orders"}
+    data(lab, CONFIGURE, **given, enabled=False)
+    shown = data(lab, UNITS, id=endpoint_id)["ingestionUnits"]["items"]
+    assert [unit["unitId"] for unit in shown] == ["public.items", "sales.empty"]
+    whole = data(
+        lab,
+        "query($id: ID!) { ingestionUnits(endpointId: $id, includeDisabled: true) "
+        "{ items { unitId configuration { enabled } } } }",
+        id=endpoint_id,
+    )["ingestionUnits"]["items"]
+    assert [unit["configuration"]["enabled"] for unit in whole] == [True, False, True]
+    assert error(lab, START, **given)["extensions"]["code"] == "UNIT_DISABLED"
+    lab.call("POST", f"/endpoints/{endpoint_id}/collect")
+    assert error(lab, START, **given)["extensions"]["code"] == "UNIT_DISABLED"
+    data(lab, CONFIGURE, **given, enabled=True)
+    assert data(lab, START, **given)["startIngestion"]["state"] == "QUEUED"
+
+
+def test_rows_are_previewed_without_a_run(lab: Lab):
+    endpoint_id = lab.endpoint()
+    query = """
+    query($id: ID!, $limit: Int!) {
+      previewMetadataDataset(endpointId: $id, unitId: "public.orders", limit: $limit) {
+        columns { name arrowType } rows
+      }
+    }
+    """
+    found = data(lab, query, id=endpoint_id, limit=3)["previewMetadataDataset"]
+    assert found["columns"][0] == {"name": "id", "arrowType": "int64"}
+    assert [row[0] for row in found["rows"]] == [1, 2, 3]
+    assert lab.call("GET", "/runs").json()["items"] == []
+    assert error(lab, query, id=endpoint_id, limit=0)["extensions"]["code"] == "VALIDATION_FAILED"
 
 
 def test_a_run_is_started_once_paused_and_seen(lab: Lab):

@@ -6,11 +6,13 @@ import pytest
 from fastapi.routing import APIRoute
 
 from matih_ray.api.graphql import GraphqlRequest
-from matih_ray.api.wire import PROBLEM_MEDIA_TYPE
+from matih_ray.api.wire import PROBLEM_MEDIA_TYPE, ProvisionRequest
 from matih_ray.control.connectors import ConnectorChange, ConnectorDraft, CredentialsChange
 from matih_ray.control.endpoints import EndpointChange, EndpointDraft
 from matih_ray.control.loads import LoadRequest
 from matih_ray.control.schedules import ScheduleChange, ScheduleDraft
+from matih_ray.control.stream_jobs import JobDraft, SavepointDraft
+from matih_ray.control.unit_configurations import UnitChange
 from matih_ray.control.webhooks import WebhookDraft
 from tests.api.lab import Lab
 
@@ -21,10 +23,16 @@ BODIES = {
     "rotateCredentials": CredentialsChange,
     "createEndpoint": EndpointDraft,
     "updateEndpoint": EndpointChange,
+    "provision": ProvisionRequest,
     "plan": LoadRequest,
+    "preview": LoadRequest,
+    "configureUnit": UnitChange,
     "startRun": LoadRequest,
     "setWebhook": WebhookDraft,
     "executeGraphql": GraphqlRequest,
+    "submitJobs": JobDraft,
+    "stopJob": SavepointDraft,
+    "saveJob": SavepointDraft,
     "createSchedule": ScheduleDraft,
     "changeSchedule": ScheduleChange,
 }

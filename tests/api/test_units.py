@@ -186,7 +186,7 @@ def test_an_incremental_plan_starts_behind_the_checkpoint(running_lab: Lab):
         ({"policy": {"columns": []}}, 422, "VALIDATION_FAILED", "policy.columns"),
         ({"policy": {"cursorColumn": "nope"}}, 422, "VALIDATION_FAILED", "policy.cursorColumn"),
         ({"policy": {"encodings": {"no": "text"}}}, 422, "VALIDATION_FAILED", "policy.encodings"),
-        ({"policy": {"mode": "cdm"}}, 422, "VALIDATION_FAILED", "policy.mode"),
+        ({"policy": {"mode": "cdm"}}, 422, "CDM_MODEL_MISSING", "policy.mode"),
         ({"policy": {"colour": "red"}}, 422, "VALIDATION_FAILED", "body.policy.colour"),
         ({"policy": {"targetSliceRows": -1}}, 422, "VALIDATION_FAILED", None),
         ({"policy": {"targetFileBytes": -1}}, 422, "VALIDATION_FAILED", None),

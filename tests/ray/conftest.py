@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,10 @@ from matih_ray.execution.worker import process_ports
 from matih_ray.testing.devstack.postgres import PostgresServer
 from serve_apps.local import LocalRuntime
 from tests.ray.lab import Lab
+
+# The runtime's processes find what stands for drivers whose servers nobody can have.
+DRIVERS = str(Path(__file__).parent / "drivers")
+os.environ["PYTHONPATH"] = os.pathsep.join([DRIVERS, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import snowflake.connector
 from confluent_kafka.admin import AclOperation
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
 
+from matih_ray.testing.devstack.bigquery import BigQueryServer
+from matih_ray.testing.devstack.confluence_site import TOKEN as CONFLUENCE_TOKEN
+from matih_ray.testing.devstack.confluence_site import USER as CONFLUENCE_USER
+from matih_ray.testing.devstack.confluence_site import ConfluenceSite
+from matih_ray.testing.devstack.databricks import HTTP_PATH, DatabricksServer
 from matih_ray.testing.devstack.dynamodb import ACCESS_KEY_ID, REGION, DynamoServer
 from matih_ray.testing.devstack.google_gate import GoogleGate
+from matih_ray.testing.devstack.graph_drives import CLIENT_ID, DIRECTORY, DRIVE, GraphDrives
+from matih_ray.testing.devstack.graph_drives import SECRET as GRAPH_SECRET
 from matih_ray.testing.devstack.http_apis import HttpApis
+from matih_ray.testing.devstack.jira import TOKEN, USER, JiraServer
 from matih_ray.testing.devstack.kafka import KafkaServer
 from matih_ray.testing.devstack.mariadb import MariaDbServer
 from matih_ray.testing.devstack.mongodb import MongoServer
@@ -30,8 +40,10 @@ from matih_ray.testing.devstack.object_stores import (
     GcsServer,
     S3Server,
 )
+from matih_ray.testing.devstack.oracle import OracleServer
 from matih_ray.testing.devstack.postgres import PostgresServer
 from matih_ray.testing.devstack.snowflake import SnowflakeServer
+from matih_ray.testing.devstack.sqlserver import SqlServer
 
 
 def name_of(number: int) -> str:
@@ -42,13 +54,14 @@ def name_of(number: int) -> str:
 @dataclass(frozen=True)
 class Walk:
     """`draft` is the connector without its name; `cursor` is the column of incremental runs, None
-    where the source has an order of its own or none at all."""
+    where the source has an order of its own or none at all. `columns` hold id and name."""
 
     draft: dict[str, Any]
     unit_id: str
     add: Callable[[int, int], None]
     cursor: str | None = "id"
     incremental: bool = True
+    columns: tuple[str, str] = ("id", "name")
 
 
 @contextmanager
@@ -126,6 +139,70 @@ def snowflake_() -> Iterator[Walk]:
             "metadata": {"account": "shop", "protocol": "http"},
         }
         yield Walk(draft, "PUBLIC.ITEMS", add)
+
+
+@contextmanager
+def oracle() -> Iterator[Walk]:
+    """The runtime's processes have the stand-in for the driver's `connect`; see `drivers`."""
+    with OracleServer({"READER": "open sesame"}) as server:
+        columns = {"id": "NUMBER(18,0)", "name": "VARCHAR2(200)"}
+        server.create_table("SHOP", "ITEMS", columns, key=("id",))
+
+        def add(first: int, last: int) -> None:
+            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            server.run(f'INSERT INTO "SHOP"."ITEMS" VALUES {rows}')
+
+        draft = {
+            "type": "ORACLE",
+            "host": server.host,
+            "port": server.port,
+            "database": server.service,
+            "credentials": {"username": "READER", "password": "open sesame"},
+            "sslEnabled": False,
+        }
+        yield Walk(draft, "SHOP.ITEMS", add)
+
+
+@contextmanager
+def sql_server() -> Iterator[Walk]:
+    with SqlServer({"reader": "open sesame"}) as server:
+        columns = {"id": "bigint", "name": "nvarchar(200)"}
+        server.create_table("dbo", "items", columns, key=("id",))
+
+        def add(first: int, last: int) -> None:
+            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            server.run(f"INSERT INTO dbo.items VALUES {rows}")
+
+        draft = {
+            "type": "SQL_SERVER",
+            "host": server.host,
+            "port": server.port,
+            "database": server.database,
+            "credentials": {"username": "reader", "password": "open sesame"},
+            "sslEnabled": False,
+        }
+        yield Walk(draft, "dbo.items", add)
+
+
+@contextmanager
+def databricks() -> Iterator[Walk]:
+    with DatabricksServer("open-sesame") as server:
+        server.create_table("sales", "items", {"id": "bigint", "name": "string"}, ("id",))
+
+        def add(first: int, last: int) -> None:
+            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            server.run(f"INSERT INTO sales.items VALUES {rows}")
+
+        draft = {
+            "type": "DATABRICKS_SQL",
+            "host": server.host,
+            "port": server.port,
+            "database": "shop",
+            "credentials": {"token": "open-sesame"},
+            "sslEnabled": False,
+            "metadata": {"httpPath": HTTP_PATH},
+        }
+        yield Walk(draft, "sales.items", add)
 
 
 @contextmanager
@@ -265,6 +342,24 @@ def graphql() -> Iterator[Walk]:
 
 
 @contextmanager
+def jira() -> Iterator[Walk]:
+    with JiraServer() as server:
+        server.do("add_project", key="SHOP")
+
+        def add(first: int, last: int) -> None:
+            names = [name_of(n) for n in range(first, last + 1)]
+            server.do("add_issues", project="SHOP", first_id=first, summaries=names)
+
+        draft = {
+            "type": "JIRA",
+            "credentials": {"username": USER, "apiToken": TOKEN},
+            "metadata": {"baseUrl": server.url},
+        }
+        columns = ("id", "summary")
+        yield Walk(draft, "jira.issues", add, cursor="_source_version", columns=columns)
+
+
+@contextmanager
 def s3() -> Iterator[Walk]:
     with S3Server() as server:
         server.create_bucket("lake")
@@ -314,6 +409,76 @@ def gcs() -> Iterator[Walk]:
         yield Walk(draft, "items", _adds_files_to(server), cursor=None, incremental=True)
 
 
+@contextmanager
+def bigquery_() -> Iterator[Walk]:
+    with BigQueryServer() as server, GoogleGate(f"http://{server.host}:{server.port}") as gate:
+        client = bigquery.Client(
+            project="shop",
+            credentials=AnonymousCredentials(),
+            client_options={"api_endpoint": f"http://{server.host}:{server.port}"},
+        )
+
+        def execute(statement: str) -> None:
+            client.query_and_wait(statement, retry=None, job_retry=None)
+
+        def add(first: int, last: int) -> None:
+            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            execute(f"INSERT INTO sales.items (id, name) VALUES {rows}")
+
+        execute("CREATE SCHEMA sales")
+        execute("CREATE TABLE sales.items (id INT64, name STRING)")
+        draft = {
+            "type": "BIGQUERY",
+            "credentials": {"serviceAccountKey": gate.key_file()},
+            "metadata": {"projectId": "shop", "dataset": "sales", "endpointOverride": gate.url},
+        }
+        with closing(client):
+            yield Walk(draft, "sales.items", add)
+
+
+@contextmanager
+def confluence() -> Iterator[Walk]:
+    with ConfluenceSite() as site:
+
+        def add(first: int, last: int) -> None:
+            for number in range(first, last + 1):
+                site.put(str(number), name_of(number))
+                site.tick()
+
+        draft = {
+            "type": "CONFLUENCE",
+            "credentials": {"apiToken": CONFLUENCE_TOKEN},
+            "metadata": {"baseUrl": site.url, "user": CONFLUENCE_USER},
+        }
+        columns = ("id", "title")
+        yield Walk(draft, "confluence.pages", add, cursor=None, columns=columns)
+
+
+@contextmanager
+def onedrive() -> Iterator[Walk]:
+    with GraphDrives() as graph:
+
+        def add(first: int, last: int) -> None:
+            if first == 1:  # the root folder is an item like others
+                graph.add_drive(DRIVE, root="1", name=name_of(1))
+            for number in range(max(first, 2), last + 1):
+                graph.put(str(number), name_of(number), "1")
+
+        draft = {
+            "type": "ONEDRIVE",
+            "credentials": {"clientSecret": GRAPH_SECRET},
+            "metadata": {
+                "directoryId": DIRECTORY,
+                "clientId": CLIENT_ID,
+                "drives": [DRIVE],
+                "graphUrl": f"{graph.url}/v1.0",
+                "loginUrl": graph.url,
+            },
+        }
+        columns = ("item_id", "name")
+        yield Walk(draft, "onedrive.items", add, cursor=None, columns=columns)
+
+
 def _adds_files_to(server: S3Server | AzuriteServer | GcsServer) -> Callable[[int, int], None]:
     def add(first: int, last: int) -> None:
         numbers = range(first, last + 1)
@@ -337,12 +502,19 @@ WALKS = {
     "MYSQL": mysql,
     "REDSHIFT": redshift,
     "SNOWFLAKE": snowflake_,
+    "DATABRICKS_SQL": databricks,
+    "SQL_SERVER": sql_server,
+    "ORACLE": oracle,
     "MONGODB": mongodb,
     "DYNAMODB": dynamodb,
     "KAFKA": kafka,
     "REST": rest,
     "GRAPHQL": graphql,
+    "JIRA": jira,
+    "CONFLUENCE": confluence,
+    "ONEDRIVE": onedrive,
     "S3": s3,
     "AZURE_BLOB": azure_blob,
     "GCS": gcs,
+    "BIGQUERY": bigquery_,
 }

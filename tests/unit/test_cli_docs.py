@@ -20,7 +20,7 @@ from tests.api.server import serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 def steps() -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ ALLOWED = {
     Action.CONNECT: WRITERS,
     Action.RUN: WRITERS,
     Action.RESET: WRITERS,
+    Action.MAINTAIN: WRITERS,
 }
 
 

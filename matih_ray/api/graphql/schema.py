@@ -19,6 +19,7 @@ from matih_ray.api.graphql.types import (
     BIG_INT,
     BigInt,
     Context,
+    DatasetPreview,
     IngestionRun,
     IngestionSink,
     IngestionStatus,
@@ -30,9 +31,12 @@ from matih_ray.api.graphql.types import (
 from matih_ray.control import catalog, checkpoints, runs
 from matih_ray.control import ingestion_sinks as sinks
 from matih_ray.control import ingestion_statuses as statuses
+from matih_ray.control import unit_configurations as configurations
 from matih_ray.control.building import DEFAULT_SINK
 from matih_ray.control.loads import LoadRequest
 from matih_ray.control.pages import MAX_PAGE_ITEMS
+from matih_ray.control.previews import DEFAULT_ROWS, MAX_ROWS, preview_unit
+from matih_ray.control.unit_configurations import UnitChange
 from matih_ray.errors import ValidationError
 from matih_ray.model.ids import EndpointId, RunId, SinkId, UnitId
 from matih_ray.model.policy import IngestionPolicy
@@ -51,12 +55,16 @@ Sink = Annotated[Id | None, strawberry.argument(description="`iceberg` if not gi
 
 @strawberry.type
 class Query:
-    @strawberry.field(description="Units of an endpoint's catalog, ordered by id.")
+    @strawberry.field(
+        description="Units of an endpoint's catalog that may be loaded, ordered by id."
+    )
     def ingestion_units(
         self,
         info: Context,
         endpoint_id: Id,
         pattern: str | None = None,
+        *,
+        include_disabled: bool = False,
         offset: int = 0,
         limit: Limit = 100,
     ) -> IngestionUnitPage:
@@ -68,10 +76,18 @@ class Query:
             of.tenant_id,
             EndpointId(endpoint_id),
             pattern=pattern,
+            include_disabled=include_disabled,
             offset=offset,
             limit=limit,
         )
-        units = [IngestionUnit.of(unit) for unit in page.items]
+        known = configurations.configurations_of(
+            of.principal,
+            of.ports,
+            of.tenant_id,
+            EndpointId(endpoint_id),
+            [unit.unit_id for unit in page.items],
+        )
+        units = [IngestionUnit.of(unit, known.get(unit.unit_id)) for unit in page.items]
         return IngestionUnitPage(items=units, has_more=page.has_more)
 
     @strawberry.field(description="States of streams that were ever loaded, newest change last.")
@@ -119,6 +135,24 @@ class Query:
         of = info.context
         return IngestionRun.of(runs.get_run(of.principal, of.ports, of.tenant_id, RunId(run_id)))
 
+    @strawberry.field(description="Some rows of a unit, through the readers of a run.")
+    def preview_metadata_dataset(
+        self,
+        info: Context,
+        endpoint_id: Id,
+        unit_id: Id,
+        policy: JSON | None = None,
+        limit: Annotated[int, strawberry.argument(description=f"1 to {MAX_ROWS}")] = DEFAULT_ROWS,
+    ) -> DatasetPreview:
+        of = info.context
+        if not 1 <= limit <= MAX_ROWS:
+            raise ValidationError(f"limit must be 1 to {MAX_ROWS}", field="limit")
+        request = LoadRequest(
+            endpoint_id=EndpointId(endpoint_id), unit_id=UnitId(unit_id), policy=_policy(policy)
+        )
+        found = preview_unit(of.principal, of.ports, of.tenant_id, request, limit=limit)
+        return DatasetPreview.of(found)
+
     @strawberry.field(description="Built-in sinks, and the tenant's own.")
     def ingestion_sinks(self, info: Context) -> list[IngestionSink]:
         of = info.context
@@ -152,7 +186,7 @@ class Mutation:
         request = LoadRequest(
             endpoint_id=EndpointId(endpoint_id),
             unit_id=UnitId(unit_id),
-            sink_id=SinkId(sink_id or DEFAULT_SINK),
+            sink_id=None if sink_id is None else SinkId(sink_id),
             policy=_policy(policy),
             staging_provider_id=staging_provider_id,
         )
@@ -160,6 +194,35 @@ class Mutation:
             of.principal, of.ports, of.tenant_id, request, idempotency_key=idempotency_key
         )
         return IngestionRun.of(started)
+
+    @strawberry.mutation(
+        description="Choose whether a unit may be loaded, and sink and policy of runs that name "
+        "none. What is not given stays; a policy replaces the one before as a whole."
+    )
+    def configure_ingestion_unit(
+        self,
+        info: Context,
+        endpoint_id: Id,
+        unit_id: Id,
+        *,
+        enabled: bool | None = None,
+        sink_id: Id | None = None,
+        policy: JSON | None = None,
+        version: int | None = None,
+    ) -> IngestionUnit:
+        of = info.context
+        endpoint, unit = EndpointId(endpoint_id), UnitId(unit_id)
+        change = UnitChange(
+            enabled=enabled,
+            sink_id=None if sink_id is None else SinkId(sink_id),
+            policy=_policy(policy),
+            version=version,
+        )
+        chosen = configurations.configure_unit(
+            of.principal, of.ports, of.tenant_id, endpoint, unit, change
+        )
+        found = catalog.get_unit(of.principal, of.ports, of.tenant_id, endpoint, unit)
+        return IngestionUnit.of(found, chosen)
 
     @strawberry.mutation(description="Stop the stream's active run behind its last commit.")
     def pause_ingestion(
@@ -221,9 +284,9 @@ def _check_page(offset: int, limit: int) -> None:
         raise ValidationError(f"limit must be 1 to {MAX_PAGE_ITEMS}", field="limit")
 
 
-def _policy(given: object) -> IngestionPolicy:
+def _policy(given: object) -> IngestionPolicy | None:
     if given is None:
-        return IngestionPolicy()
+        return None
     if not isinstance(given, dict):
         raise ValidationError("policy must be an object", field="policy")
     return IngestionPolicy.from_json(cast("dict[str, JsonValue]", given))

@@ -13,8 +13,10 @@ from matih_ray.api.graphql.context import OperationContext
 from matih_ray.api.wire import RunBody
 from matih_ray.control.building import DEFAULT_SINK
 from matih_ray.model.ids import SinkId
+from matih_ray.model.preview import Preview
 from matih_ray.model.run import RunRecord, RunState
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor, Fidelity
+from matih_ray.model.unit_configuration import UnitConfiguration
 from matih_ray.state.base import UnitStateRecord
 
 Context = Info[OperationContext, None]
@@ -77,6 +79,26 @@ class IngestionStatus:
         )
 
 
+@strawberry.type(description="What people chose for a unit; version 0 if nobody has.")
+class IngestionUnitConfiguration:
+    enabled: bool
+    sink_id: strawberry.ID | None
+    policy: JSON | None
+    version: int
+
+    @classmethod
+    def of(cls, configuration: UnitConfiguration | None) -> IngestionUnitConfiguration:
+        if configuration is None:
+            return cls(enabled=True, sink_id=None, policy=None, version=0)
+        sink_id, policy = configuration.sink_id, configuration.policy
+        return cls(
+            enabled=configuration.enabled,
+            sink_id=None if sink_id is None else strawberry.ID(sink_id),
+            policy=None if policy is None else cast("JSON", policy.to_dict()),
+            version=configuration.version,
+        )
+
+
 @strawberry.type(description="One logical dataset of an endpoint, from its catalog.")
 class IngestionUnit:
     endpoint_id: strawberry.ID
@@ -90,6 +112,7 @@ class IngestionUnit:
     estimated_bytes: BigInt | None
     cdm_model_id: str | None
     columns: list[IngestionColumn]
+    configuration: IngestionUnitConfiguration
     unit: strawberry.Private[EndpointUnitDescriptor]
 
     @strawberry.field(description="Null if the unit was never loaded into that sink.")
@@ -99,7 +122,9 @@ class IngestionUnit:
         return None if found is None else IngestionStatus.of(found)
 
     @classmethod
-    def of(cls, unit: EndpointUnitDescriptor) -> IngestionUnit:
+    def of(
+        cls, unit: EndpointUnitDescriptor, configuration: UnitConfiguration | None
+    ) -> IngestionUnit:
         return cls(
             endpoint_id=strawberry.ID(unit.endpoint_id),
             unit_id=strawberry.ID(unit.unit_id),
@@ -112,6 +137,7 @@ class IngestionUnit:
             estimated_bytes=_big(unit.estimated_bytes),
             cdm_model_id=unit.cdm_model_id,
             columns=[IngestionColumn.of(column) for column in unit.columns],
+            configuration=IngestionUnitConfiguration.of(configuration),
             unit=unit,
         )
 
@@ -134,6 +160,25 @@ class IngestionSink:
     type: str
     name: str
     supported_cdm_models: list[str]
+
+
+@strawberry.type(description="A column of a preview.")
+class PreviewColumn:
+    name: str
+    arrow_type: str
+
+
+@strawberry.type(description="Rows as lists of values, in the order of `columns`.")
+class DatasetPreview:
+    columns: list[PreviewColumn]
+    rows: list[JSON]
+
+    @classmethod
+    def of(cls, preview: Preview) -> DatasetPreview:
+        columns = [
+            PreviewColumn(name=one.name, arrow_type=one.arrow_type) for one in preview.columns
+        ]
+        return cls(columns=columns, rows=[cast("JSON", list(row)) for row in preview.rows])
 
 
 @strawberry.type(description="Why a run failed.")

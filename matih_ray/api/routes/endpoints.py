@@ -19,12 +19,16 @@ from matih_ray.api.wire import (
     ConnectionTestBody,
     EndpointBody,
     PageBody,
+    ProvisionedBody,
+    ProvisionRequest,
     SkippedUnitBody,
 )
 from matih_ray.control import endpoints as use
 from matih_ray.control.catalog import collect_catalog
+from matih_ray.control.cdm_sinks import provision_cdm_sink
 from matih_ray.control.endpoints import EndpointChange, EndpointDraft
 from matih_ray.errors import SourceError
+from matih_ray.model.ids import SinkId
 
 router = APIRouter(prefix="/tenants/{tenantId}/endpoints", tags=["endpoints"])
 
@@ -177,4 +181,37 @@ async def collect(
         units=found.units,
         skipped_total=found.skipped_total,
         skipped=tuple(SkippedUnitBody(unit_id=s.unit_id, error=s.error) for s in found.skipped),
+    )
+
+
+@router.post("/{endpointId}/provision", summary="Provision a sink for a model")
+async def provision(
+    tenant_id: TenantPath,
+    endpoint_id: EndpointPath,
+    principal: PrincipalOf,
+    runtime: RuntimeOf,
+    wanted: Annotated[
+        ProvisionRequest,
+        Body(
+            openapi_examples={
+                "items": {"summary": "Work items", "value": {"cdmModelId": "cdm.work.item"}}
+            }
+        ),
+    ],
+) -> ProvisionedBody:
+    """Creates or extends the model's table in a sink of the type `cdm.jdbc` and puts it into the
+    catalog. Repeating it changes nothing."""
+    found = await runtime.deadlines.run(
+        "provisioning the sink",
+        runtime.limits.test_s,
+        lambda: provision_cdm_sink(
+            principal, runtime.ports, tenant_id, SinkId(endpoint_id), wanted.cdm_model_id
+        ),
+    )
+    return ProvisionedBody(
+        endpoint_id=endpoint_id,
+        cdm_model_id=found.cdm_model_id,
+        table_schema=found.table.namespace,
+        table=found.table.name,
+        labels=() if found.dataset is None else found.dataset.labels,
     )

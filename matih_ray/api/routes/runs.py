@@ -14,6 +14,7 @@ from matih_ray.api.routes.units import LOAD_EXAMPLES
 from matih_ray.api.wire import PageBody, RunBody
 from matih_ray.control import runs as use
 from matih_ray.control.loads import LoadRequest
+from matih_ray.control.rollback import rollback_run as use_rollback
 from matih_ray.model.ids import EndpointId, UnitId
 from matih_ray.model.run import RunState, SliceRecord
 
@@ -142,3 +143,15 @@ def cancel_run(
 ) -> RunBody:
     """Asks the run to end for good. What it has committed stays."""
     return RunBody.of(use.cancel_run(principal, runtime.ports, tenant_id, run_id))
+
+
+@router.post("/{runId}/rollback", summary="Take a run back")
+def rollback_run(
+    tenant_id: TenantPath,
+    run_id: RunPath,
+    principal: PrincipalOf,
+    runtime: RuntimeOf,
+) -> RunBody:
+    """Readers see what they saw before the run, and the next run starts where this one did. Only
+    the newest run of a unit, and only while nobody else has committed to the table since."""
+    return RunBody.of(use_rollback(principal, runtime.ports, tenant_id, run_id))
