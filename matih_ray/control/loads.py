@@ -18,6 +18,7 @@ from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.unit_configuration import UnitConfiguration
 from matih_ray.model.value import Value
 from matih_ray.planning.planner import make_plan
+from matih_ray.state.base import EndpointRecord
 
 
 class LoadRequest(Value):
@@ -77,6 +78,7 @@ def checked_load(ports: Ports, tenant_id: TenantId, request: LoadRequest) -> Loa
             f"no staging provider {staging!r}; known: {known}", field="stagingProviderId"
         )
     check_policy(unit, policy)
+    check_filter(ports, endpoint, policy)
     check_data_mode(ports, tenant_id, unit, sink_id, policy)
     stream = stream_of(ports, endpoint, request.unit_id, sink_id)
     return Load(stream, unit, policy, staging)
@@ -120,6 +122,24 @@ def plan_unit(
         return make_plan(source, load.unit, checkpoint, load.policy)
     finally:
         source.close()
+
+
+def check_filter(ports: Ports, endpoint: EndpointRecord, policy: IngestionPolicy) -> None:
+    """Do nothing if the policy has no filter, or one that the endpoint's source takes.
+
+    Raises:
+        ValidationError: The source takes no filter, or not this one.
+    """
+    if policy.filter is None:
+        return
+    source = ports.registry.resolve("sources", endpoint.type)
+    model: type[Value] | None = getattr(source, "filter_model", None)
+    if model is None:
+        raise ValidationError(
+            f"{endpoint.type} sources take no filter; choose columns or another unit",
+            field="policy.filter",
+        )
+    model.from_json(dict(policy.filter))
 
 
 def check_policy(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.building import DEFAULT_SINK
 from matih_ray.control.cdm_sinks import check_data_mode
-from matih_ray.control.loads import check_policy, configuration_of
+from matih_ray.control.loads import check_filter, check_policy, configuration_of
 from matih_ray.control.ports import Ports
 from matih_ray.control.streams import check_sink
 from matih_ray.errors import StateConflictError
@@ -50,7 +50,7 @@ def configure_unit(
         StateConflictError: Somebody else changed it.
     """
     authorize(principal, Action.RUN, tenant_id)
-    ports.metadata.get_endpoint(tenant_id, endpoint_id)
+    endpoint = ports.metadata.get_endpoint(tenant_id, endpoint_id)
     unit = ports.metadata.get_unit(tenant_id, endpoint_id, unit_id)
     before = configuration_of(ports, tenant_id, endpoint_id, unit_id)
     version = 0 if before is None else before.version
@@ -69,6 +69,7 @@ def configure_unit(
         check_sink(ports, tenant_id, after.sink_id)
     if after.policy is not None:
         check_policy(unit, after.policy)
+        check_filter(ports, endpoint, after.policy)
     if given.keys() & {"sink_id", "policy"}:
         sink_id, policy = after.sink_id or DEFAULT_SINK, after.policy or IngestionPolicy()
         check_data_mode(ports, tenant_id, unit, sink_id, policy)

@@ -157,6 +157,28 @@ class SupportsSnapshot(Protocol):
         """Open what the plan's slices need and return it; closing it ends their validity."""
 
 
+@dataclass(frozen=True)
+class FilterOption:
+    """One choice: the value that goes into a filter, and its name for people."""
+
+    value: str
+    label: str
+
+
+@runtime_checkable
+class SupportsFilter(Protocol):
+    """A source that takes `policy.filter`; all others refuse one.
+
+    `filter_model` validates it. `filter_options` are the choices for its fields, by their JSON
+    names and ordered by label, as the source has them now.
+    """
+
+    filter_model: ClassVar[builtins.type[Value]]
+
+    def filter_options(self) -> Mapping[str, tuple[FilterOption, ...]]:
+        """Raises `SourceError` if the source cannot be read."""
+
+
 class AbstractSnapshot(Protocol):
     """A held snapshot. `bind` completes a slice's parameters with the snapshot's identity."""
 

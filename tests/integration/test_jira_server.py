@@ -11,9 +11,9 @@ import pytest
 
 from matih_ray.testing.devstack.jira import TOKEN, USER, JiraServer
 from matih_ray.testing.devstack.jira_calls import PATHS
-from tests.fixtures.openapi_part import Answers
+from tests.fixtures.openapi_operations import Operations
 
-ANSWERS = Answers(Path(__file__).parents[1] / "fixtures" / "jira.openapi.json.gz")
+ANSWERS = Operations(Path(__file__).parents[1] / "fixtures" / "jira.openapi.json.gz")
 # The site's own API; that of boards is described elsewhere.
 V3 = "/rest/api/3"
 FIRST = 10_001

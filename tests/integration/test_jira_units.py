@@ -199,9 +199,11 @@ def test_a_project_that_is_gone_becomes_a_deletion(jira: JiraServer, source: Jir
 
 def test_a_filter_may_choose_from_what_is_there(jira: JiraServer, source: JiraSource) -> None:
     found = source.filter_options()
-    assert [(option.value, option.label) for option in found.projects] == [("SHOP", "Project SHOP")]
-    assert [option.value for option in found.statuses] == ["Done", "In Progress", "To Do"]
-    assert len(found.users) == 23, "neither the app nor who has left"
+    assert [(option.value, option.label) for option in found["projectKeys"]] == [
+        ("SHOP", "Project SHOP")
+    ]
+    assert [option.value for option in found["statuses"]] == ["Done", "In Progress", "To Do"]
+    assert len(found["assigneeIds"]) == 23, "neither the app nor who has left"
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,17 @@ from matih_ray.api.graphql.types import (
     IngestionStream,
     IngestionUnit,
     IngestionUnitPage,
+    JiraIngestionFilter,
+    JiraIngestionFilterOptions,
+    ProvisionedCdmSink,
 )
 from matih_ray.control import catalog, checkpoints, runs
 from matih_ray.control import ingestion_sinks as sinks
 from matih_ray.control import ingestion_statuses as statuses
 from matih_ray.control import unit_configurations as configurations
 from matih_ray.control.building import DEFAULT_SINK
+from matih_ray.control.cdm_sinks import provision_cdm_sink
+from matih_ray.control.filters import filter_options
 from matih_ray.control.loads import LoadRequest
 from matih_ray.control.pages import MAX_PAGE_ITEMS
 from matih_ray.control.previews import DEFAULT_ROWS, MAX_ROWS, preview_unit
@@ -153,6 +158,16 @@ class Query:
         found = preview_unit(of.principal, of.ports, of.tenant_id, request, limit=limit)
         return DatasetPreview.of(found)
 
+    @strawberry.field(
+        description="What a filter of a Jira site's units may choose from, as it is there now."
+    )
+    def jira_ingestion_filter_options(
+        self, info: Context, endpoint_id: Id
+    ) -> JiraIngestionFilterOptions:
+        of = info.context
+        found = filter_options(of.principal, of.ports, of.tenant_id, EndpointId(endpoint_id))
+        return JiraIngestionFilterOptions.of(found)
+
     @strawberry.field(description="Built-in sinks, and the tenant's own.")
     def ingestion_sinks(self, info: Context) -> list[IngestionSink]:
         of = info.context
@@ -208,14 +223,20 @@ class Mutation:
         enabled: bool | None = None,
         sink_id: Id | None = None,
         policy: JSON | None = None,
+        filter: JiraIngestionFilter | None = None,  # noqa: A002 the specification's name
         version: int | None = None,
     ) -> IngestionUnit:
         of = info.context
         endpoint, unit = EndpointId(endpoint_id), UnitId(unit_id)
+        chosen_policy = _policy(policy)
+        if filter is not None:
+            chosen_policy = (chosen_policy or IngestionPolicy()).model_copy(
+                update={"filter": filter.to_dict()}
+            )
         change = UnitChange(
             enabled=enabled,
             sink_id=None if sink_id is None else SinkId(sink_id),
-            policy=_policy(policy),
+            policy=chosen_policy,
             version=version,
         )
         chosen = configurations.configure_unit(
@@ -223,6 +244,19 @@ class Mutation:
         )
         found = catalog.get_unit(of.principal, of.ports, of.tenant_id, endpoint, unit)
         return IngestionUnit.of(found, chosen)
+
+    @strawberry.mutation(
+        description="Make a CDM sink ready for a model: its table is created or extended, and "
+        "noted in the catalog. Repeating it changes nothing."
+    )
+    def provision_cdm_sink(
+        self, info: Context, sink_endpoint_id: Id, cdm_model_id: str
+    ) -> ProvisionedCdmSink:
+        of = info.context
+        made = provision_cdm_sink(
+            of.principal, of.ports, of.tenant_id, SinkId(sink_endpoint_id), cdm_model_id
+        )
+        return ProvisionedCdmSink.of(made)
 
     @strawberry.mutation(description="Stop the stream's active run behind its last commit.")
     def pause_ingestion(

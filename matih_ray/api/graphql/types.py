@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NewType, cast
 
@@ -12,11 +13,14 @@ from strawberry.types import Info
 from matih_ray.api.graphql.context import OperationContext
 from matih_ray.api.wire import RunBody
 from matih_ray.control.building import DEFAULT_SINK
+from matih_ray.control.cdm_sinks import ProvisionedModel
 from matih_ray.model.ids import SinkId
 from matih_ray.model.preview import Preview
 from matih_ray.model.run import RunRecord, RunState
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor, Fidelity
 from matih_ray.model.unit_configuration import UnitConfiguration
+from matih_ray.model.value import JsonValue
+from matih_ray.sources.base import FilterOption
 from matih_ray.state.base import UnitStateRecord
 
 Context = Info[OperationContext, None]
@@ -160,6 +164,68 @@ class IngestionSink:
     type: str
     name: str
     supported_cdm_models: list[str]
+
+
+@strawberry.input(description="What to load of a Jira site; all that is given must hold.")
+class JiraIngestionFilter:
+    project_keys: list[str] | None = None
+    statuses: list[str] | None = None
+    assignee_ids: list[str] | None = None
+    updated_from: datetime | None = None
+
+    def to_dict(self) -> dict[str, JsonValue]:
+        """The filter of a policy; what is not given is left out."""
+        since = None if self.updated_from is None else self.updated_from.isoformat()
+        given: dict[str, list[str] | str | None] = {
+            "projectKeys": self.project_keys,
+            "statuses": self.statuses,
+            "assigneeIds": self.assignee_ids,
+            "updatedFrom": since,
+        }
+        return cast("dict[str, JsonValue]", {k: v for k, v in given.items() if v is not None})
+
+
+@strawberry.type(description="One choice: what goes into a filter, and its name for people.")
+class IngestionFilterOption:
+    value: str
+    label: str
+
+
+@strawberry.type(description="The choices for the fields of `JiraIngestionFilter`.")
+class JiraIngestionFilterOptions:
+    projects: list[IngestionFilterOption]
+    statuses: list[IngestionFilterOption]
+    users: list[IngestionFilterOption]
+
+    @classmethod
+    def of(cls, found: Mapping[str, tuple[FilterOption, ...]]) -> JiraIngestionFilterOptions:
+        def options(field: str) -> list[IngestionFilterOption]:
+            return [IngestionFilterOption(value=o.value, label=o.label) for o in found[field]]
+
+        return cls(
+            projects=options("projectKeys"),
+            statuses=options("statuses"),
+            users=options("assigneeIds"),
+        )
+
+
+@strawberry.type(description="A model's table in a sink.")
+class ProvisionedCdmSink:
+    sink_endpoint_id: strawberry.ID
+    cdm_model_id: str
+    schema: str
+    table: str
+    labels: list[str]
+
+    @classmethod
+    def of(cls, made: ProvisionedModel) -> ProvisionedCdmSink:
+        return cls(
+            sink_endpoint_id=strawberry.ID(made.sink_id),
+            cdm_model_id=made.cdm_model_id,
+            schema=made.table.namespace,
+            table=made.table.name,
+            labels=[] if made.dataset is None else list(made.dataset.labels),
+        )
 
 
 @strawberry.type(description="A column of a preview.")

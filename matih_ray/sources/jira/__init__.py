@@ -21,7 +21,6 @@ what does not belong is left out by the exact `updated` of each issue.
 May import `sources.base`, `sources.atlassian`, `sources.http`, `model`, `errors`; never Ray.
 """
 
-from matih_ray.sources.jira.options import FilterOption, FilterOptions
 from matih_ray.sources.jira.source import JiraSource
 
-__all__ = ["FilterOption", "FilterOptions", "JiraSource"]
+__all__ = ["JiraSource"]

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 
+from matih_ray.sources.base import FilterOption
 from matih_ray.sources.jira.api import JiraApi, Record
 
 # Of each kind: a person chooses from a list, and a site may have tens of thousands of users.
 MAX_OPTIONS = 5000
 
 
-@dataclass(frozen=True)
-class FilterOption:
-    """One choice: the value that goes into the filter, and its name for people."""
+def filter_options(api: JiraApi) -> dict[str, tuple[FilterOption, ...]]:
+    """The choices for each field of `JiraFilter`.
 
-    value: str
-    label: str
-
-
-@dataclass(frozen=True)
-class FilterOptions:
-    """The choices for `projectKeys`, `statuses` and `assigneeIds`, ordered by name."""
-
-    projects: tuple[FilterOption, ...]
-    statuses: tuple[FilterOption, ...]
-    users: tuple[FilterOption, ...]
-
-
-def filter_options(api: JiraApi) -> FilterOptions:
-    """The choices. Statuses go by name, so one name is one choice; apps are nobody's assignee.
+    Statuses go by name, so one name is one choice; apps are nobody's assignee.
 
     Raises:
         SourceError: The site cannot be read.
@@ -42,7 +27,11 @@ def filter_options(api: JiraApi) -> FilterOptions:
         for found in _some(api.users())
         if found.get("accountType") == "atlassian" and found.get("active", True)
     }
-    return FilterOptions(_ordered(projects), _ordered(statuses), _ordered(users))
+    return {
+        "projectKeys": _ordered(projects),
+        "statuses": _ordered(statuses),
+        "assigneeIds": _ordered(users),
+    }
 
 
 def _some(found: Iterable[Record]) -> Iterable[Record]:

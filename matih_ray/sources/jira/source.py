@@ -18,7 +18,7 @@ from matih_ray.model.policy import IngestionPolicy, RunMode
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor, Fidelity
 from matih_ray.model.value import Value
 from matih_ray.sources.atlassian.connection import SECRET_FIELDS, connect
-from matih_ray.sources.base import ConnectionTest, EndpointSpec, IngestionContext
+from matih_ray.sources.base import ConnectionTest, EndpointSpec, FilterOption, IngestionContext
 from matih_ray.sources.jira import jql, options
 from matih_ray.sources.jira.api import JiraApi
 from matih_ray.sources.jira.config import JiraConfig, JiraFilter
@@ -157,8 +157,8 @@ class JiraSource:
         rows = read_rows(self._api(), unit.name, parse(slice_), _filter_of(policy))
         yield from batches(rows, schema)
 
-    def filter_options(self) -> options.FilterOptions:
-        """What a filter may choose from, as the site has it now."""
+    def filter_options(self) -> dict[str, tuple[FilterOption, ...]]:
+        """What each field of a filter may choose from, as the site has it now."""
         return options.filter_options(self._api())
 
     def close(self) -> None:
