@@ -25,20 +25,28 @@ class State(str, Enum):
 
 
 class SyncChoice(Value):
-    """How one stream is loaded; `cursor_column` is None for full loads."""
+    """How one stream is loaded; `cursor_column` is None for full loads.
+
+    With `merge_key` rows that changed replace those with the same key, without they are added.
+    """
 
     run_mode: RunMode = RunMode.FULL
     cursor_column: str | None = None
+    merge_key: tuple[str, ...] = ()
 
 
 class Stream(Value):
-    """One unit that was discovered, as far as a choice needs it. `columns` may drive a cursor."""
+    """One unit that was discovered, as far as a choice needs it.
+
+    `columns` may drive a cursor; `key` is the primary key, if it has one.
+    """
 
     unit_id: UnitId
     name: str
     rows: int | None = None
     bytes: int | None = None
     columns: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
     suggested: SyncChoice = SyncChoice()
     reason: str = ""
 

@@ -16,7 +16,7 @@ import structlog
 from pydantic import SecretStr
 
 from matih_ray.agent import sentences
-from matih_ray.agent.conversation import Conversation, Outcome, Stream
+from matih_ray.agent.conversation import Conversation, Outcome, Stream, SyncChoice
 from matih_ray.agent.events import (
     Connected,
     Discovered,
@@ -46,7 +46,7 @@ from matih_ray.errors import (
 )
 from matih_ray.model.connector import DiscoveryState
 from matih_ray.model.ids import EndpointId
-from matih_ray.model.policy import IngestionPolicy
+from matih_ray.model.policy import IngestionPolicy, WriteMode
 from matih_ray.model.value import JsonValue
 
 # Streams that a conversation keeps and can choose from; a larger database is loaded by its API.
@@ -184,7 +184,7 @@ class Backend:
         load = LoadRequest(
             endpoint_id=_connector_id(known),
             unit_id=stream.unit_id,
-            policy=IngestionPolicy(run_mode=choice.run_mode, cursor_column=choice.cursor_column),
+            policy=_policy(choice),
         )
         try:
             if outcome.run_id is None:
@@ -225,6 +225,15 @@ class Backend:
             timing=known.timing,
         )
         return schedules.create_schedule(self.principal, self.ports, tenant_id, draft).schedule_id
+
+
+def _policy(choice: SyncChoice) -> IngestionPolicy:
+    return IngestionPolicy(
+        run_mode=choice.run_mode,
+        cursor_column=choice.cursor_column,
+        write_mode=WriteMode.MERGE if choice.merge_key else None,
+        key_columns=choice.merge_key,
+    )
 
 
 def failure_of(error: MatihError) -> Event:

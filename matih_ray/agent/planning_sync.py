@@ -42,8 +42,8 @@ def stream_of(unit: EndpointUnitDescriptor) -> Stream:
     changed = next((name for name in unit.cursor_candidates if _CHANGED.match(name)), None)
     suggested, reason = SyncChoice(), sentences.REASON_NO_CURSOR
     if changed is not None:
-        suggested = SyncChoice(run_mode=RunMode.INCREMENTAL, cursor_column=changed)
-        reason = sentences.reason_changed(changed)
+        suggested = _incremental(changed, unit.primary_key)
+        reason = sentences.reason_changed(changed, merged=bool(suggested.merge_key))
     elif unit.cursor_candidates:
         reason = sentences.REASON_KEY_ONLY
     return Stream(
@@ -52,6 +52,7 @@ def stream_of(unit: EndpointUnitDescriptor) -> Stream:
         rows=unit.estimated_rows,
         bytes=unit.estimated_bytes,
         columns=unit.cursor_candidates,
+        key=unit.primary_key,
         suggested=suggested,
         reason=reason,
     )
@@ -124,7 +125,13 @@ def _choice(stream: Stream, match: re.Match[str]) -> SyncChoice | None:
         cursor = named[0] if named else None
     if cursor is None:
         return None
-    return SyncChoice(run_mode=RunMode.INCREMENTAL, cursor_column=cursor)
+    return _incremental(cursor, stream.key)
+
+
+def _incremental(cursor: str, key: tuple[str, ...]) -> SyncChoice:
+    """By a time of change rows come again, and have to replace themselves; by a key they do not."""
+    merge_key = () if cursor in key else key
+    return SyncChoice(run_mode=RunMode.INCREMENTAL, cursor_column=cursor, merge_key=merge_key)
 
 
 def _targets(before: Conversation, words: str) -> Sequence[Stream]:

@@ -216,7 +216,8 @@ def shown_choice(choice: SyncChoice) -> str:
     if choice.run_mode is RunMode.FULL:
         return "full, replacing the table each time"
     by = f" by {choice.cursor_column}" if choice.cursor_column else ""
-    return f"incremental{by}"
+    key = ", ".join(choice.merge_key)
+    return f"incremental{by}, replacing changed rows by {key}" if key else f"incremental{by}"
 
 
 def shown_timing(timing: Timing | None) -> str:
@@ -228,9 +229,10 @@ def shown_timing(timing: Timing | None) -> str:
     return f"now, and then every {timing.every_s} seconds"
 
 
-def reason_changed(column: str) -> str:
+def reason_changed(column: str, *, merged: bool) -> str:
     """Why an incremental load by a time of change is suggested."""
-    return f"`{column}` tells which rows are new or changed; changed rows arrive as further rows"
+    known = f"`{column}` tells which rows are new or changed"
+    return known if merged else f"{known}; without a key, changed rows arrive as further rows"
 
 
 REASON_NO_CURSOR = "no column tells which rows are new"

@@ -36,15 +36,20 @@ ORDERS = Stream(
     rows=1_200_000,
     bytes=96_000_000,
     columns=("id", "updated_at"),
-    suggested=SyncChoice(run_mode=RunMode.INCREMENTAL, cursor_column="updated_at"),
-    reason=reason_changed("updated_at"),
+    key=("id",),
+    suggested=SyncChoice(
+        run_mode=RunMode.INCREMENTAL, cursor_column="updated_at", merge_key=("id",)
+    ),
+    reason=reason_changed("updated_at", merged=True),
 )
 CUSTOMERS = Stream(
-    unit_id="public.customers", name="customers", rows=40_000, columns=("id",),
+    unit_id="public.customers", name="customers", rows=40_000, columns=("id",), key=("id",),
     reason=REASON_KEY_ONLY,
 )  # fmt: skip
-AUDIT = Stream(unit_id="public.audit_log", name="audit_log", rows=9_000_000, columns=("id",),
-               reason=REASON_KEY_ONLY)  # fmt: skip
+AUDIT = Stream(
+    unit_id="public.audit_log", name="audit_log", rows=9_000_000, columns=("id",), key=("id",),
+    reason=REASON_KEY_ONLY,
+)  # fmt: skip
 CONNECTED = Connected(EndpointId("c1"), "postgresql-sales", "PostgreSQL 16.4")
 FOUND = Discovered((AUDIT, CUSTOMERS, ORDERS), 3)
 STARTED = Executed(

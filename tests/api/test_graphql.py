@@ -115,6 +115,13 @@ def test_a_unit_is_configured_and_runs_follow_it_unless_they_say_otherwise(lab: 
     assert stale["extensions"]["code"] == "STATE_CONFLICT"
     wrong = error(lab, CONFIGURE, **given, policy={"cursorColumn": "phantom"})
     assert wrong["extensions"]["code"] == "VALIDATION_FAILED"
+    jira_only = error(
+        lab,
+        "mutation($id: ID!, $unit: ID!) { configureIngestionUnit(endpointId: $id, unitId: $unit, "
+        'filter: {projectKeys: ["SHOP"]}) { unitId } }',
+        **given,
+    )
+    assert jira_only["extensions"]["context"]["field"] == "policy.filter"
 
 
 def test_a_disabled_unit_is_hidden_and_cannot_be_loaded(lab: Lab):
