@@ -258,14 +258,17 @@ def get_connector(
 def list_connectors(
     principal: Principal, ports: Ports, tenant_id: TenantId, *, offset: int, limit: int
 ) -> Page[Connector]:
-    """A page of the tenant's connectors, ordered by name: two statements for any number."""
+    """A page of the tenant's connectors, ordered by name: two statements for any number.
+
+    Without the histories of their tests.
+    """
     authorize(principal, Action.READ, tenant_id)
     sources = frozenset(ports.registry.names("sources"))
 
     def read(start: int, count: int) -> list[Connector]:
         records = ports.metadata.list_endpoints(tenant_id, offset=start, limit=count, types=sources)
         states = ports.metadata.list_connector_states(
-            tenant_id, [record.endpoint_id for record in records]
+            tenant_id, [record.endpoint_id for record in records], with_history=False
         )
         return [_known(ports, record, states.get(record.endpoint_id)) for record in records]
 

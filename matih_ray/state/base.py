@@ -165,9 +165,16 @@ class MetadataStore(Protocol):
         """None if it was never tested."""
 
     def list_connector_states(
-        self, tenant_id: TenantId, endpoint_ids: Sequence[EndpointId]
+        self,
+        tenant_id: TenantId,
+        endpoint_ids: Sequence[EndpointId],
+        *,
+        with_history: bool = True,
     ) -> dict[EndpointId, ConnectorState]:
-        """The states of these endpoints, as far as there are any; at most a page of them."""
+        """The states of these endpoints, as far as there are any; at most a page of them.
+
+        Histories are most of their size; whoever does not look at them leaves them out.
+        """
 
     def put_connector_state(self, state: ConnectorState) -> ConnectorState:
         """Insert (version 0) or replace by compare-and-set; returns it with its new version.

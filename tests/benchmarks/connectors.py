@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 import httpx
 from sqlalchemy import func, select, update
 
+from matih_ray.control.connector_health import MAX_HISTORY
 from matih_ray.control.ports import utc_now
-from matih_ray.model.connector import ConnectorState
+from matih_ray.model.connector import ConnectorState, HealthPoint
 from matih_ray.model.ids import EndpointId
 from matih_ray.settings import Settings
 from matih_ray.state.base import EndpointRecord
@@ -81,6 +82,7 @@ def _p99(times_ms: list[float]) -> float:
 
 def _made(metadata: SqlMetadataStore, server: PostgresServer, count: int) -> list[EndpointId]:
     now = utc_now()
+    point = HealthPoint(tested_at=now, success=True, latency_ms=3.0, error_code=None)
     ids = [EndpointId(f"bench-{index:05d}") for index in range(count)]
     for endpoint_id in ids:
         metadata.put_endpoint(
@@ -101,7 +103,10 @@ def _made(metadata: SqlMetadataStore, server: PostgresServer, count: int) -> lis
             )
         )
         state = ConnectorState(
-            tenant_id=TENANT, endpoint_id=endpoint_id, due_at=now + timedelta(days=1)
+            tenant_id=TENANT,
+            endpoint_id=endpoint_id,
+            due_at=now + timedelta(days=1),
+            history=(point,) * MAX_HISTORY,
         )
         with contextlib.suppress(Exception):  # the supervisor may have been faster
             metadata.put_connector_state(state)

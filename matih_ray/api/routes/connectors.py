@@ -106,7 +106,8 @@ def list_connectors(
     principal: PrincipalOf,
     runtime: RuntimeOf,
 ) -> PageBody[ConnectorBody]:
-    """Ordered by name. Nothing is connected: status and test are the last known."""
+    """Ordered by name. Nothing is connected: status and test are the last known. The history of its
+    tests is shown with one connector, not here."""
     found = use.list_connectors(
         principal, runtime.ports, tenant_id, offset=page.offset, limit=page.limit
     )

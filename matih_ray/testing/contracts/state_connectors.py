@@ -56,6 +56,10 @@ class ConnectorContract:
         )
         assert found == {record.endpoint_id: stored}
         assert metadata.list_connector_states(TenantId("x"), [record.endpoint_id]) == {}
+        short = metadata.list_connector_states(
+            record.tenant_id, [record.endpoint_id], with_history=False
+        )
+        assert short[record.endpoint_id].history == ()
         assert metadata.list_connector_states(record.tenant_id, []) == {}
 
     def test_replacing_a_connectors_state_needs_its_version(self, metadata: MetadataStore) -> None:
