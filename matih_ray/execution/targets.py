@@ -7,7 +7,7 @@ import pyarrow as pa
 from matih_ray.errors import PlanError
 from matih_ray.model.policy import DataMode, MergeRule, Verify, WriteMode
 from matih_ray.model.run import RunRecord
-from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.model.unit import EndpointUnitDescriptor, Fidelity
 from matih_ray.sinks.base import SinkTarget
 
 
@@ -61,7 +61,7 @@ def merge_rule(
     """What a merging run goes by: the policy's columns, else the unit's key and the cursor.
 
     Raises:
-        PlanError: There is no key, or a column of the rule is not read.
+        PlanError: There is no key, a column of the rule is not read, or versions have no order.
     """
     policy, plan = record.policy, record.plan
     if policy.effective_write_mode is not WriteMode.MERGE:
@@ -75,6 +75,8 @@ def merge_rule(
         )
     cursor = policy.cursor_column or (plan.cursor_column if plan is not None else None)
     order = policy.order_column or (cursor if cursor in schema.names else None)
+    if order in key:
+        order = None  # the same in all versions of a row
     rule = MergeRule(key=key, order=order, delete=policy.delete_column)
     needed = [*rule.key, *(name for name in (rule.order, rule.delete) if name is not None)]
     if missing := [name for name in needed if name not in schema.names]:
@@ -83,4 +85,21 @@ def merge_rule(
             unit_id=unit.unit_id,
             column=missing[0],
         )
+    if rule.order is not None:
+        _check_order(unit, schema.field(rule.order))
     return rule
+
+
+def _check_order(unit: EndpointUnitDescriptor, field: pa.Field) -> None:
+    """Numbers and times that arrive as text compare as text: "9" would be newer than "10"."""
+    column = next((one for one in unit.columns if one.name == field.name), None)
+    is_text = pa.types.is_string(field.type) or pa.types.is_binary(field.type)
+    if column is not None and column.fidelity is Fidelity.ENCODED and is_text:
+        raise PlanError(
+            f"a merge of {unit.unit_id} cannot tell newer versions by {field.name!r}: its "
+            f"{column.native_type} values arrive as text ({column.encoding}), which has another "
+            "order; choose a number or a time for it in encodings, such as decimal(38,0) or "
+            "timestamp, or another orderColumn",
+            unit_id=unit.unit_id,
+            column=field.name,
+        )

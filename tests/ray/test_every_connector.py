@@ -1,5 +1,6 @@
-"""Every connector type goes the whole way: create, test, discover, full run, incremental run; and
-the Iceberg table holds the source's rows, one for one."""
+"""Every connector type goes the whole way: create, test, discover, full run, incremental run that
+appends, incremental run that merges changes; and the Iceberg table holds the source's rows, one for
+one."""
 
 from __future__ import annotations
 
@@ -11,10 +12,12 @@ from matih_ray.registry import BUILT_INS
 from matih_ray.testing.iceberg import load_table
 from tests.ray.lab import TENANT, Lab
 from tests.ray.test_connectors import http  # noqa: F401 a fixture
-from tests.ray.walks import WALKS, Walk, name_of
+from tests.ray.walks import WALKS, Walk, changed_name_of, name_of
 
 FIRST_ROWS = 3000
 ALL_ROWS = 3700
+# The first row is left alone: in OneDrive it is the folder that holds the others.
+CHANGED = range(2, 202)
 
 
 def loaded(
@@ -29,8 +32,11 @@ def loaded(
     return sorted((int(row[id_]), row[name]) for row in rows)
 
 
-def expected(last: int) -> list[tuple[int, str]]:
-    return [(number, name_of(number)) for number in range(1, last + 1)]
+def expected(last: int, changed: range = range(0)) -> list[tuple[int, str]]:
+    return [
+        (number, changed_name_of(number) if number in changed else name_of(number))
+        for number in range(1, last + 1)
+    ]
 
 
 def test_every_built_in_type_is_walked():
@@ -49,7 +55,7 @@ def test_a_connector_goes_the_whole_way(lab: Lab, http, name: str):  # noqa: F81
         assert tested["success"], tested
         schemas = http.get(f"/connectors/{connector['id']}/schemas?limit=500").json()["schemas"]
         assert walk.unit_id in [table["unitId"] for s in schemas for table in s["tables"]]
-        policy = {"targetSliceRows": 1000}
+        policy = {"targetSliceRows": 1000, "encodings": dict(walk.encodings)}
         if walk.cursor is not None:
             policy["cursorColumn"] = walk.cursor
         if walk.incremental:  # a full run that the next one can go on from
@@ -63,6 +69,14 @@ def test_a_connector_goes_the_whole_way(lab: Lab, http, name: str):  # noqa: F81
         assert loaded(lab, run, walk.columns) == expected(ALL_ROWS)
         if walk.incremental:
             assert run.rows == ALL_ROWS - FIRST_ROWS
+        walk.change(CHANGED[0], CHANGED[-1])
+        policy |= {"writeMode": "merge", "keyColumns": [walk.columns[0]]}
+        if not walk.finds_changes:  # a full run brings them
+            policy["runMode"] = "full"
+        run = started(lab, http, connector["id"], walk, policy)
+        assert loaded(lab, run, walk.columns) == expected(ALL_ROWS, CHANGED)
+        if walk.incremental and walk.finds_changes:
+            assert run.rows == len(CHANGED)
         assert http.delete(f"/connectors/{connector['id']}").status_code == 204
 
 

@@ -1,6 +1,7 @@
 """One small source of each connector type: what a user would write to connect it, and how it grows.
 
-Rows have `id` (from 1) and `name`; `add` makes ids up to a number exist.
+Rows have `id` (from 1), `name` and, where sources have no order of their own, `version`, which
+grows with each change. `add` makes ids up to a number exist, `change` gives some other names.
 """
 
 from __future__ import annotations
@@ -51,26 +52,57 @@ def name_of(number: int) -> str:
     return f"name {number} " + "ñ" * 40
 
 
+def changed_name_of(number: int) -> str:
+    """The name of a row after its change."""
+    return name_of(number) + " changed"
+
+
+# Added rows have their id as version, which is always less.
+CHANGED = 1_000_000
+
+
 @dataclass(frozen=True)
 class Walk:
     """`draft` is the connector without its name; `cursor` is the column of incremental runs, None
-    where the source has an order of its own or none at all. `columns` hold id and name."""
+    where the source has an order of its own or none at all. `columns` hold id and name.
+    Incremental runs find changed rows too, unless `finds_changes` says otherwise."""
 
     draft: dict[str, Any]
     unit_id: str
     add: Callable[[int, int], None]
-    cursor: str | None = "id"
+    change: Callable[[int, int], None]
+    cursor: str | None = "version"
     incremental: bool = True
+    finds_changes: bool = True
+    encodings: tuple[tuple[str, str], ...] = ()
     columns: tuple[str, str] = ("id", "name")
+
+
+def _sql_rows(first: int, last: int) -> str:
+    return ", ".join(f"({n}, '{name_of(n)}', {n})" for n in range(first, last + 1))
+
+
+def _sql_changes(
+    table: str, execute: Callable[[str], object], quote: str = ""
+) -> Callable[[int, int], None]:
+    id_, name, version = (f"{quote}{column}{quote}" for column in ("id", "name", "version"))
+
+    def change(first: int, last: int) -> None:
+        execute(
+            f"UPDATE {table} SET {name} = concat({name}, ' changed'), "
+            f"{version} = {version} + {CHANGED} WHERE {id_} BETWEEN {first} AND {last}"
+        )
+
+    return change
 
 
 @contextmanager
 def postgresql() -> Iterator[Walk]:
     with PostgresServer() as server:
-        server.execute("CREATE TABLE items (id bigint PRIMARY KEY, name text)")
+        server.execute("CREATE TABLE items (id bigint PRIMARY KEY, name text, version bigint)")
 
         def add(first: int, last: int) -> None:
-            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            rows = _sql_rows(first, last)
             server.execute(f"INSERT INTO items VALUES {rows}; ANALYZE items")
 
         draft = {
@@ -81,19 +113,19 @@ def postgresql() -> Iterator[Walk]:
             "credentials": {"username": server.user},
             "sslEnabled": False,
         }
-        yield Walk(draft, "public.items", add)
+        yield Walk(draft, "public.items", add, _sql_changes("items", server.execute))
 
 
 @contextmanager
 def redshift() -> Iterator[Walk]:
     with PostgresServer() as server:
         server.execute(
-            "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(200));"
+            "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(200), version bigint);"
             "CREATE ROLE reader LOGIN; GRANT SELECT ON items TO reader"
         )
 
         def add(first: int, last: int) -> None:
-            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            rows = _sql_rows(first, last)
             server.execute(f"INSERT INTO items VALUES {rows}")
 
         draft = {
@@ -104,7 +136,7 @@ def redshift() -> Iterator[Walk]:
             "credentials": {"username": "reader", "password": "open sesame"},
             "sslEnabled": False,
         }
-        yield Walk(draft, "public.items", add)
+        yield Walk(draft, "public.items", add, _sql_changes("items", server.execute))
 
 
 @contextmanager
@@ -123,11 +155,11 @@ def snowflake_() -> Iterator[Walk]:
         ) as connection,
     ):
         connection.cursor().execute(
-            'CREATE TABLE items ("id" number(18,0) PRIMARY KEY, "name" text)'
+            'CREATE TABLE items ("id" number(18,0) PRIMARY KEY, "name" text, "version" bigint)'
         )
 
         def add(first: int, last: int) -> None:
-            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            rows = _sql_rows(first, last)
             connection.cursor().execute(f"INSERT INTO items VALUES {rows}")
 
         draft = {
@@ -138,18 +170,19 @@ def snowflake_() -> Iterator[Walk]:
             "credentials": {"username": "reader", "password": "open sesame"},
             "metadata": {"account": "shop", "protocol": "http"},
         }
-        yield Walk(draft, "PUBLIC.ITEMS", add)
+        change = _sql_changes("items", lambda text: connection.cursor().execute(text), quote='"')
+        yield Walk(draft, "PUBLIC.ITEMS", add, change)
 
 
 @contextmanager
 def oracle() -> Iterator[Walk]:
     """The runtime's processes have the stand-in for the driver's `connect`; see `drivers`."""
     with OracleServer({"READER": "open sesame"}) as server:
-        columns = {"id": "NUMBER(18,0)", "name": "VARCHAR2(200)"}
+        columns = {"id": "NUMBER(18,0)", "name": "VARCHAR2(200)", "version": "NUMBER(18,0)"}
         server.create_table("SHOP", "ITEMS", columns, key=("id",))
 
         def add(first: int, last: int) -> None:
-            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            rows = _sql_rows(first, last)
             server.run(f'INSERT INTO "SHOP"."ITEMS" VALUES {rows}')
 
         draft = {
@@ -160,17 +193,18 @@ def oracle() -> Iterator[Walk]:
             "credentials": {"username": "READER", "password": "open sesame"},
             "sslEnabled": False,
         }
-        yield Walk(draft, "SHOP.ITEMS", add)
+        change = _sql_changes('"SHOP"."ITEMS"', server.run, quote='"')
+        yield Walk(draft, "SHOP.ITEMS", add, change)
 
 
 @contextmanager
 def sql_server() -> Iterator[Walk]:
     with SqlServer({"reader": "open sesame"}) as server:
-        columns = {"id": "bigint", "name": "nvarchar(200)"}
+        columns = {"id": "bigint", "name": "nvarchar(200)", "version": "bigint"}
         server.create_table("dbo", "items", columns, key=("id",))
 
         def add(first: int, last: int) -> None:
-            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            rows = _sql_rows(first, last)
             server.run(f"INSERT INTO dbo.items VALUES {rows}")
 
         draft = {
@@ -181,16 +215,17 @@ def sql_server() -> Iterator[Walk]:
             "credentials": {"username": "reader", "password": "open sesame"},
             "sslEnabled": False,
         }
-        yield Walk(draft, "dbo.items", add)
+        yield Walk(draft, "dbo.items", add, _sql_changes("dbo.items", server.run))
 
 
 @contextmanager
 def databricks() -> Iterator[Walk]:
     with DatabricksServer("open-sesame") as server:
-        server.create_table("sales", "items", {"id": "bigint", "name": "string"}, ("id",))
+        columns = {"id": "bigint", "name": "string", "version": "bigint"}
+        server.create_table("sales", "items", columns, ("id",))
 
         def add(first: int, last: int) -> None:
-            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            rows = _sql_rows(first, last)
             server.run(f"INSERT INTO sales.items VALUES {rows}")
 
         draft = {
@@ -202,7 +237,7 @@ def databricks() -> Iterator[Walk]:
             "sslEnabled": False,
             "metadata": {"httpPath": HTTP_PATH},
         }
-        yield Walk(draft, "sales.items", add)
+        yield Walk(draft, "sales.items", add, _sql_changes("sales.items", server.run))
 
 
 @contextmanager
@@ -210,7 +245,8 @@ def mysql() -> Iterator[Walk]:
     with MariaDbServer() as server:
         server.execute("CREATE DATABASE shop")
         server.execute(
-            "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(200)) CHARSET utf8mb4",
+            "CREATE TABLE items (id bigint PRIMARY KEY, name varchar(200), version bigint) "
+            "CHARSET utf8mb4",
             "CREATE USER reader@'%' IDENTIFIED BY 'open sesame'",
             "GRANT ALL ON shop.* TO reader@'%'",
             "GRANT PROCESS ON *.* TO reader@'%'",  # sees open transactions
@@ -218,7 +254,7 @@ def mysql() -> Iterator[Walk]:
         )
 
         def add(first: int, last: int) -> None:
-            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
+            rows = _sql_rows(first, last)
             server.execute(f"INSERT INTO items VALUES {rows}", database="shop")
 
         draft = {
@@ -229,7 +265,8 @@ def mysql() -> Iterator[Walk]:
             "credentials": {"username": "reader", "password": "open sesame"},
             "sslEnabled": False,
         }
-        yield Walk(draft, "shop.items", add)
+        change = _sql_changes("items", lambda text: server.execute(text, database="shop"))
+        yield Walk(draft, "shop.items", add, change)
 
 
 @contextmanager
@@ -237,9 +274,18 @@ def mongodb() -> Iterator[Walk]:
     with MongoServer() as server:
 
         def add(first: int, last: int) -> None:
-            documents = [{"_id": n, "id": n, "name": name_of(n)} for n in range(first, last + 1)]
+            documents = [
+                {"_id": n, "id": n, "name": name_of(n), "version": n}
+                for n in range(first, last + 1)
+            ]
             with closing(server.client()) as client:
                 client["shop"]["items"].insert_many(documents)
+
+        def change(first: int, last: int) -> None:
+            with closing(server.client()) as client:
+                for n in range(first, last + 1):
+                    after = {"name": changed_name_of(n), "version": CHANGED + n}
+                    client["shop"]["items"].update_one({"_id": n}, {"$set": after})
 
         draft = {
             "type": "MONGODB",
@@ -248,7 +294,7 @@ def mongodb() -> Iterator[Walk]:
             "database": "shop",
             "sslEnabled": False,
         }
-        yield Walk(draft, "shop.items", add)
+        yield Walk(draft, "shop.items", add, change)
 
 
 @contextmanager
@@ -256,18 +302,27 @@ def dynamodb() -> Iterator[Walk]:
     with DynamoServer() as server:
         server.create_table("items", "id:N")
 
-        def add(first: int, last: int) -> None:
+        def put(numbers: range, named: Callable[[int], str], later: int) -> None:
             items = [
-                {"id": {"N": str(n)}, "name": {"S": name_of(n)}} for n in range(first, last + 1)
+                {"id": {"N": str(n)}, "name": {"S": named(n)}, "version": {"N": str(later + n)}}
+                for n in numbers
             ]
             server.put("items", items)
+
+        def add(first: int, last: int) -> None:
+            put(range(first, last + 1), name_of, 0)
+
+        def change(first: int, last: int) -> None:
+            put(range(first, last + 1), changed_name_of, CHANGED)
 
         draft = {
             "type": "DYNAMODB",
             "credentials": {"accessKeyId": ACCESS_KEY_ID, "secretAccessKey": "open sesame"},
             "metadata": {"region": REGION, "endpointOverride": server.url},
         }
-        yield Walk(draft, "items", add)
+        # numbers have any scale and arrive as text, which has another order
+        encodings = (("version", "decimal(18,0)"),)
+        yield Walk(draft, "items", add, change, encodings=encodings)
 
 
 @contextmanager
@@ -276,9 +331,15 @@ def kafka() -> Iterator[Walk]:
         server.create_topic("items", 2)
         server.allow("reader", AclOperation.READ, "items")
 
-        def add(first: int, last: int) -> None:
-            rows = ({"id": n, "name": name_of(n)} for n in range(first, last + 1))
+        def send(numbers: range, named: Callable[[int], str]) -> None:
+            rows = ({"id": n, "name": named(n)} for n in numbers)
             server.produce("items", ((b"%d" % row["id"], json.dumps(row).encode()) for row in rows))
+
+        def add(first: int, last: int) -> None:
+            send(range(first, last + 1), name_of)
+
+        def change(first: int, last: int) -> None:
+            send(range(first, last + 1), changed_name_of)
 
         draft = {
             "type": "KAFKA",
@@ -287,7 +348,7 @@ def kafka() -> Iterator[Walk]:
             "credentials": {"username": "reader", "password": "open sesame"},
             "sslEnabled": False,
         }
-        yield Walk(draft, "items", add, cursor="_offset")
+        yield Walk(draft, "items", add, change, cursor="_offset")
 
 
 @contextmanager
@@ -313,7 +374,9 @@ def rest() -> Iterator[Walk]:
             "credentials": {"token": "open sesame"},
             "metadata": {"baseUrl": api.url, "auth": {"kind": "bearer"}, "streams": [stream]},
         }
-        yield Walk(draft, "items", _adds_to(api))
+        yield Walk(
+            draft, "items", _adds_to(api), _changes_in(api), cursor="id", finds_changes=False
+        )
 
 
 @contextmanager
@@ -338,7 +401,7 @@ def graphql() -> Iterator[Walk]:
                 "streams": [stream],
             },
         }
-        yield Walk(draft, "items", _adds_to(api), cursor=None, incremental=False)
+        yield Walk(draft, "items", _adds_to(api), _changes_in(api), cursor=None, incremental=False)
 
 
 @contextmanager
@@ -350,13 +413,17 @@ def jira() -> Iterator[Walk]:
             names = [name_of(n) for n in range(first, last + 1)]
             server.do("add_issues", project="SHOP", first_id=first, summaries=names)
 
+        def change(first: int, last: int) -> None:
+            for number in range(first, last + 1):
+                server.do("edit", id_=number, fields={"summary": changed_name_of(number)})
+
         draft = {
             "type": "JIRA",
             "credentials": {"username": USER, "apiToken": TOKEN},
             "metadata": {"baseUrl": server.url},
         }
         columns = ("id", "summary")
-        yield Walk(draft, "jira.issues", add, cursor="_source_version", columns=columns)
+        yield Walk(draft, "jira.issues", add, change, cursor="_source_version", columns=columns)
 
 
 @contextmanager
@@ -377,7 +444,7 @@ def s3() -> Iterator[Walk]:
                 "endpointOverride": server.url,
             },
         }
-        yield Walk(draft, "items", _adds_files_to(server), cursor=None, incremental=True)
+        yield Walk(draft, "items", *_files_on(server), cursor=None)
 
 
 @contextmanager
@@ -394,7 +461,7 @@ def azure_blob() -> Iterator[Walk]:
                 "endpointOverride": server.url,
             },
         }
-        yield Walk(draft, "items", _adds_files_to(server), cursor=None, incremental=True)
+        yield Walk(draft, "items", *_files_on(server), cursor=None)
 
 
 @contextmanager
@@ -406,7 +473,7 @@ def gcs() -> Iterator[Walk]:
             "credentials": {"serviceAccountKey": gate.key_file()},
             "metadata": {"bucket": "lake", "prefix": "shop", "endpointOverride": gate.url},
         }
-        yield Walk(draft, "items", _adds_files_to(server), cursor=None, incremental=True)
+        yield Walk(draft, "items", *_files_on(server), cursor=None)
 
 
 @contextmanager
@@ -422,18 +489,18 @@ def bigquery_() -> Iterator[Walk]:
             client.query_and_wait(statement, retry=None, job_retry=None)
 
         def add(first: int, last: int) -> None:
-            rows = ", ".join(f"({n}, '{name_of(n)}')" for n in range(first, last + 1))
-            execute(f"INSERT INTO sales.items (id, name) VALUES {rows}")
+            rows = _sql_rows(first, last)
+            execute(f"INSERT INTO sales.items (id, name, version) VALUES {rows}")
 
         execute("CREATE SCHEMA sales")
-        execute("CREATE TABLE sales.items (id INT64, name STRING)")
+        execute("CREATE TABLE sales.items (id INT64, name STRING, version INT64)")
         draft = {
             "type": "BIGQUERY",
             "credentials": {"serviceAccountKey": gate.key_file()},
             "metadata": {"projectId": "shop", "dataset": "sales", "endpointOverride": gate.url},
         }
         with closing(client):
-            yield Walk(draft, "sales.items", add)
+            yield Walk(draft, "sales.items", add, _sql_changes("sales.items", execute))
 
 
 @contextmanager
@@ -445,13 +512,18 @@ def confluence() -> Iterator[Walk]:
                 site.put(str(number), name_of(number))
                 site.tick()
 
+        def change(first: int, last: int) -> None:
+            for number in range(first, last + 1):
+                site.put(str(number), changed_name_of(number))
+                site.tick()
+
         draft = {
             "type": "CONFLUENCE",
             "credentials": {"apiToken": CONFLUENCE_TOKEN},
             "metadata": {"baseUrl": site.url, "user": CONFLUENCE_USER},
         }
         columns = ("id", "title")
-        yield Walk(draft, "confluence.pages", add, cursor=None, columns=columns)
+        yield Walk(draft, "confluence.pages", add, change, cursor=None, columns=columns)
 
 
 @contextmanager
@@ -463,6 +535,10 @@ def onedrive() -> Iterator[Walk]:
                 graph.add_drive(DRIVE, root="1", name=name_of(1))
             for number in range(max(first, 2), last + 1):
                 graph.put(str(number), name_of(number), "1")
+
+        def change(first: int, last: int) -> None:
+            for number in range(first, last + 1):
+                graph.put(str(number), changed_name_of(number), "1")
 
         draft = {
             "type": "ONEDRIVE",
@@ -476,18 +552,34 @@ def onedrive() -> Iterator[Walk]:
             },
         }
         columns = ("item_id", "name")
-        yield Walk(draft, "onedrive.items", add, cursor=None, columns=columns)
+        yield Walk(draft, "onedrive.items", add, change, cursor=None, columns=columns)
 
 
-def _adds_files_to(server: S3Server | AzuriteServer | GcsServer) -> Callable[[int, int], None]:
-    def add(first: int, last: int) -> None:
-        numbers = range(first, last + 1)
-        rows = {"id": list(numbers), "name": [name_of(n) for n in numbers]}
+def _files_on(
+    server: S3Server | AzuriteServer | GcsServer,
+) -> tuple[Callable[[int, int], None], Callable[[int, int], None]]:
+    def put(numbers: range, named: Callable[[int], str], file: str) -> None:
+        rows = {"id": list(numbers), "name": [named(n) for n in numbers]}
         out = io.BytesIO()
         pq.write_table(pa.table(rows), out)
-        server.put("lake", f"shop/items/{first}.parquet", out.getvalue())
+        server.put("lake", f"shop/items/{file}.parquet", out.getvalue())
 
-    return add
+    def add(first: int, last: int) -> None:
+        put(range(first, last + 1), name_of, str(first))
+
+    def change(first: int, last: int) -> None:
+        put(range(first, last + 1), changed_name_of, f"changes-{first}")
+
+    return add, change
+
+
+def _changes_in(api: HttpApis) -> Callable[[int, int], None]:
+    def change(first: int, last: int) -> None:
+        for record in api.records:
+            if first <= record["id"] <= last:
+                record["name"] = changed_name_of(record["id"])
+
+    return change
 
 
 def _adds_to(api: HttpApis) -> Callable[[int, int], None]:

@@ -70,6 +70,8 @@ def test_keys_of_many_columns_are_told_apart_exactly(values):
         (MergeRule(key=("nowhere",)), "keyColumns"),
         (MergeRule(key=("id",), order="price"), "orderColumn"),
         (MergeRule(key=("id",), delete="name"), "deleteColumn"),
+        (MergeRule(key=("id",), delete="id"), "deleteColumn"),
+        (MergeRule(key=("id",), order="id"), "orderColumn"),
     ],
 )
 def test_columns_that_cannot_do_it_are_refused_by_field(rule, field):

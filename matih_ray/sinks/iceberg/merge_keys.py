@@ -32,6 +32,16 @@ def check_rule(rule: MergeRule, schema: pa.Schema) -> None:
         ValidationError: Context names the field of the policy.
     """
     types = pa.types
+    if rule.delete is not None and rule.delete in (*rule.key, rule.order):
+        raise ValidationError(
+            f"deleteColumn: {rule.delete!r} is a key or the order column; name another one",
+            field="deleteColumn",
+        )
+    if rule.order is not None and rule.order in rule.key:
+        raise ValidationError(
+            f"orderColumn: {rule.order!r} is a key, so it is the same in all versions of a row",
+            field="orderColumn",
+        )
     named = [("keyColumns", name) for name in rule.key]
     named += [("orderColumn", rule.order)] if rule.order is not None else []
     named += [("deleteColumn", rule.delete)] if rule.delete is not None else []
