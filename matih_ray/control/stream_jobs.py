@@ -10,7 +10,7 @@ from pydantic import Field
 from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.pages import Page, page_of
 from matih_ray.control.ports import Ports
-from matih_ray.errors import ConfigurationError, ConflictError, StateConflictError
+from matih_ray.errors import ConflictError, StateConflictError
 from matih_ray.model.ids import TenantId
 from matih_ray.model.stream_job import (
     MAX_SAVEPOINTS,
@@ -73,12 +73,12 @@ class NoScripts:
     def prepare(self, tenant_id: TenantId, draft: JobDraft) -> list[str]:
         """See `Scripts`."""
         del tenant_id, draft
-        raise ConfigurationError("streaming jobs cannot be started here")
+        raise ConflictError("this runtime takes no streaming jobs")
 
     def savepoint_directory(self, tenant_id: TenantId, wanted: str | None) -> str:
         """See `Scripts`."""
         del tenant_id, wanted
-        raise ConfigurationError("streaming jobs cannot be saved here")
+        raise ConflictError("this runtime takes no streaming jobs")
 
 
 def submit_jobs(

@@ -67,17 +67,25 @@ def csv_pieces(batch: pa.RecordBatch) -> Iterator[pa.Buffer]:
 
 
 class CsvFile:
-    """A batch as a file of CSV, made while it is read."""
+    """A batch as a file of CSV, made while it is read.
+
+    `problem` is what ended the reading: the driver raises an error of its own for it.
+    """
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._pieces = csv_pieces(batch)
         self._rest = memoryview(b"")
         self.bytes_read = 0
+        self.problem: SinkError | None = None
 
     def read(self, size: int) -> bytes:
         """The next bytes, at most `size` of them; none at the end. Raises as `csv_pieces`."""
         while not self._rest:
-            piece = next(self._pieces, None)
+            try:
+                piece = next(self._pieces, None)
+            except SinkError as problem:
+                self.problem = problem
+                raise
             if piece is None:
                 return b""
             self._rest = memoryview(piece)

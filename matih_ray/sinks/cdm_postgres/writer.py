@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 
+import psycopg2
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg2 import sql
@@ -54,7 +55,12 @@ class CdmSliceWriter:
                 sql.SQL(", ").join(map(sql.Identifier, batch.schema.names)),
             )
             file = CsvFile(batch)
-            session.copy(statement, file)
+            try:
+                session.copy(statement, file)
+            except psycopg2.Error:
+                if file.problem is not None:
+                    raise file.problem from None
+                raise
         self._bytes += file.bytes_read
         self._rows += batch.num_rows
         self._deleted += pc.sum(batch.column(DELETED)).as_py() or 0
