@@ -2,11 +2,11 @@
 
 Tested against an emulator; no BigQuery was there. Every cell of a page of its REST API is text, and
 goes from that text to Arrow: the client's own conversion would lose intervals and ask for pandas.
-May import `sources.sql`, `sources.base`, `sources.guarded_requests`, `model`, `errors` and
+May import `sources.sql`, `sources.base`, `sources.google_login`, `model`, `errors` and
 the client.
 
     source, config      the endpoint
-    session, login      the client: its settings, and with what it logs in
+    session, http       the client, and how long its requests may take
     catalog             what there is
     dialect             names and literals
     types               how each type arrives

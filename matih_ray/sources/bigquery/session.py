@@ -16,7 +16,8 @@ from matih_ray.sources.bigquery.catalog import KINDS, relation_of
 from matih_ray.sources.bigquery.config import BigQueryConfig
 from matih_ray.sources.bigquery.decoding import RawRow, record_batch
 from matih_ray.sources.bigquery.failures import mapped_errors
-from matih_ray.sources.bigquery.login import BigQueryHttp, credentials_of
+from matih_ray.sources.bigquery.http import SCOPE, BigQueryHttp
+from matih_ray.sources.google_login import google_credentials
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.sources.sql.dialect import SqlRelation
 
@@ -43,7 +44,9 @@ class BigQuerySession:
             AuthenticationFailedError: There is no usable credential.
         """
         self._config = config
-        credentials = credentials_of(config, secrets)
+        credentials = google_credentials(
+            secrets, SCOPE, config.project_id, anonymous=config.anonymous
+        )
         self._http = BigQueryHttp(config, credentials, policy)
         self._client = bigquery.Client(
             project=config.billing_project or config.project_id,

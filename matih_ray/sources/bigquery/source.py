@@ -7,12 +7,12 @@ import time
 from contextlib import closing
 from typing import ClassVar
 
-from matih_ray.errors import ValidationError
 from matih_ray.model.value import Value
 from matih_ray.sources.base import ConnectionTest, EndpointSpec
 from matih_ray.sources.bigquery.config import BigQueryConfig
 from matih_ray.sources.bigquery.dialect import BigQueryDialect
 from matih_ray.sources.bigquery.session import BigQuerySession
+from matih_ray.sources.google_login import SECRET_FIELDS, refuse_two_credentials
 from matih_ray.sources.sql.source import SqlSource
 
 
@@ -22,7 +22,7 @@ class BigQuerySource(SqlSource):
     type: ClassVar[str] = "BIGQUERY"
     vendor: ClassVar[str] = "warehouse.bigquery"
     config_model: ClassVar[builtins.type[Value]] = BigQueryConfig
-    secret_fields: ClassVar[tuple[str, ...]] = ("serviceAccountKey", "accessToken")
+    secret_fields: ClassVar[tuple[str, ...]] = SECRET_FIELDS
 
     def __init__(self, spec: EndpointSpec) -> None:
         """Check the configuration; nothing is connected yet.
@@ -32,10 +32,7 @@ class BigQuerySource(SqlSource):
         """
         super().__init__(spec)
         self._config = BigQueryConfig.from_json(dict(spec.config))
-        if spec.secrets.get("serviceAccountKey") and spec.secrets.get("accessToken"):
-            raise ValidationError(
-                "give serviceAccountKey or accessToken, not both", field="credentials.accessToken"
-            )
+        refuse_two_credentials(spec.secrets)
 
     @property
     def dialect(self) -> BigQueryDialect:

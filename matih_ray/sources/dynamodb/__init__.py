@@ -1,10 +1,9 @@
 """DynamoDB (`nosql.dynamodb`): tables into Arrow by parallel scan, numbers exact.
 
-May import `sources.base`, `sources.documents`, `model`, `errors` and boto3; nothing else knows that
-boto3 exists.
+May import `sources.base`, `sources.documents`, `sources.aws_failures`, `model`, `errors` and boto3.
 
     source      the endpoint: what the rest of the package is put together for
-    config, session, failures    clients and errors
+    config, session              clients
     types, catalog               what there is, and how each type arrives
     slices, incremental          segments of a scan, and plans of filtered ones
 

@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 from matih_ray.errors import UnknownUnitError
 from matih_ray.model.ids import EndpointId, UnitId
 from matih_ray.model.unit import EndpointUnitDescriptor
+from matih_ray.sources.aws_failures import code_of
 from matih_ray.sources.documents.columns import observed_columns
-from matih_ray.sources.dynamodb.failures import code_of
 from matih_ray.sources.dynamodb.session import Item, Sessions
 from matih_ray.sources.dynamodb.types import DIALECT, NUMBER, STRING
 

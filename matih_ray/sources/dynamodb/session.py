@@ -12,9 +12,9 @@ import botocore.session
 from botocore.config import Config
 
 from matih_ray.errors import AuthenticationFailedError
+from matih_ray.sources.aws_failures import mapped_errors
 from matih_ray.sources.base import EndpointSpec
 from matih_ray.sources.dynamodb.config import DynamoConfig
-from matih_ray.sources.dynamodb.failures import mapped_errors
 
 # Attempts for one request, with the client's own growing pauses between them: half a minute of
 # throttling. What lasts longer is for the run's failure policy.

@@ -16,12 +16,12 @@ from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.policy import IngestionPolicy, RunMode
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import Value
+from matih_ray.sources.aws_failures import mapped_errors
 from matih_ray.sources.base import ConnectionTest, EndpointSpec, IngestionContext
 from matih_ray.sources.documents.batches import record_batches
 from matih_ray.sources.documents.columns import arrow_schema, selected_columns
 from matih_ray.sources.dynamodb.catalog import described, table_names, table_of
 from matih_ray.sources.dynamodb.config import DynamoConfig
-from matih_ray.sources.dynamodb.failures import mapped_errors
 from matih_ray.sources.dynamodb.incremental import plan_incremental
 from matih_ray.sources.dynamodb.session import Sessions
 from matih_ray.sources.dynamodb.slices import make_slices, parse, scan_request

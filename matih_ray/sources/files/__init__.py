@@ -1,7 +1,8 @@
 """Files in object stores (S3, Azure Blob Storage, Google Cloud Storage): Parquet, CSV and
 newline-delimited JSON into Arrow, exactly.
 
-May import `sources.base`, `sources.guarded_requests`, `model`, `errors`, pyarrow and, in the module
+May import `sources.base`, what stores share with other sources (`sources.aws_failures`,
+`sources.google_login`, `sources.guarded_requests`), `model`, `errors`, pyarrow and, in the module
 of each store alone, its vendor's client; nothing else knows that files are read.
 
     source      the endpoint, the same for every store

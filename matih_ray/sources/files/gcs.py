@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +17,9 @@ from google.api_core.exceptions import (
     TooManyRequests,
     Unauthorized,
 )
-from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError, TransportError
-from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
-from google.oauth2.credentials import Credentials as TokenCredentials
-from google.oauth2.service_account import Credentials as ServiceAccount
 from requests.exceptions import RequestException
 
 from matih_ray.errors import (
@@ -33,14 +28,19 @@ from matih_ray.errors import (
     SourceError,
     SourcePermissionError,
     SourceUnavailableError,
-    ValidationError,
 )
 from matih_ray.model.value import Value
 from matih_ray.sources.base import EndpointSpec
 from matih_ray.sources.files.config import GcsConfig
 from matih_ray.sources.files.source import FileSource
 from matih_ray.sources.files.store import ObjectStore, StoredFile, changed
-from matih_ray.sources.guarded_requests import guarded_session, unanswered
+from matih_ray.sources.google_login import (
+    SECRET_FIELDS,
+    GuardedGoogleHttp,
+    google_credentials,
+    refuse_two_credentials,
+)
+from matih_ray.sources.guarded_requests import unanswered
 
 # Requests are repeated, with growing pauses, until this has passed. What lasts longer is for the
 # failure policy.
@@ -111,7 +111,7 @@ class GcsSource(FileSource):
     type: ClassVar[str] = "GCS"
     vendor: ClassVar[str] = "files.gcs"
     config_model: ClassVar[builtins.type[Value]] = GcsConfig
-    secret_fields: ClassVar[tuple[str, ...]] = ("serviceAccountKey", "accessToken")
+    secret_fields: ClassVar[tuple[str, ...]] = SECRET_FIELDS
 
     def __init__(self, spec: EndpointSpec) -> None:
         """Check the configuration; nothing is connected yet.
@@ -122,10 +122,7 @@ class GcsSource(FileSource):
         """
         self._gcs = GcsConfig.from_json(dict(spec.config))
         self._spec = spec
-        if spec.secrets.get("serviceAccountKey") and spec.secrets.get("accessToken"):
-            raise ValidationError(
-                "give serviceAccountKey or accessToken, not both", field="credentials.accessToken"
-            )
+        refuse_two_credentials(spec.secrets)
         super().__init__(spec.endpoint_id, self._gcs.bucket, self._gcs)
 
     def open_store(self) -> ObjectStore:
@@ -136,14 +133,10 @@ class GcsSource(FileSource):
                 public.
         """
         config, policy = self._gcs, self._spec.host_policy
-        credentials = self._credentials()
-        # tokens are asked for at an address that is part of the key, so it is checked as well
-        tokens = Request(guarded_session(policy, config.ssl_root_cert))
-        session = AuthorizedSession(credentials, auth_request=tokens)
-        guarded = guarded_session(policy, config.ssl_root_cert)
-        session.trust_env, session.verify = guarded.trust_env, guarded.verify
-        for scheme, adapter in guarded.adapters.items():
-            session.mount(scheme, adapter)
+        credentials = google_credentials(
+            self._spec.secrets, _READ_ONLY, f"bucket {config.bucket}", anonymous=config.anonymous
+        )
+        session = GuardedGoogleHttp(credentials, policy, config.ssl_root_cert)
         client = storage.Client(
             project="-",  # buckets are not asked for by project
             credentials=credentials,
@@ -155,31 +148,8 @@ class GcsSource(FileSource):
         timeout_s = (config.connect_timeout_s, config.read_timeout_s)
         return GcsStore(client, config.bucket, timeout_s)
 
-    def _credentials(self) -> Credentials:
-        if self._gcs.anonymous:
-            return AnonymousCredentials()
-        key, token = (self._spec.secrets.get(n) for n in ("serviceAccountKey", "accessToken"))
-        if token:
-            return TokenCredentials(token)
-        if key:
-            return _service_account(key)
-        raise AuthenticationFailedError(
-            f"the connector to bucket {self._gcs.bucket} needs a serviceAccountKey or an "
-            "accessToken"
-        )
-
     def _version(self) -> str:
         return "Google Cloud Storage JSON API v1"  # the protocol's version
-
-
-def _service_account(key: str) -> ServiceAccount:
-    """Credentials from the text of a key file; no part of it is repeated in an error."""
-    try:
-        return ServiceAccount.from_service_account_info(json.loads(key), scopes=[_READ_ONLY])
-    except (ValueError, TypeError, AttributeError, GoogleAuthError):
-        raise AuthenticationFailedError(
-            "serviceAccountKey is not the JSON of a service account's key; paste the whole file"
-        ) from None
 
 
 @contextmanager

@@ -25,9 +25,9 @@ from matih_ray.errors import (
     SourceUnavailableError,
 )
 from matih_ray.model.value import Value
+from matih_ray.sources.aws_failures import MAX_TEXT_CHARS, code_of
+from matih_ray.sources.aws_failures import mapped_errors as mapped_client_errors
 from matih_ray.sources.base import EndpointSpec
-from matih_ray.sources.dynamodb.failures import code_of
-from matih_ray.sources.dynamodb.failures import mapped_errors as mapped_client_errors
 from matih_ray.sources.files.config import S3Config
 from matih_ray.sources.files.source import FileSource
 from matih_ray.sources.files.store import ObjectStore, StoredFile, changed
@@ -36,7 +36,6 @@ from matih_ray.sources.files.store import ObjectStore, StoredFile, changed
 MAX_ATTEMPTS = 3
 # Slices that one source may have under way in one process.
 MAX_CONNECTIONS = 16
-MAX_TEXT_CHARS = 300
 _PORTS = {"http": 80, "https": 443}
 # Profiles of this machine's account are not the connector's. Each entry is the name in a file, the
 # environment's, the default and a conversion.

@@ -1,4 +1,4 @@
-"""The one place where boto3's exceptions become ours.
+"""The one place where boto3's exceptions become ours, for `dynamodb` and `files.s3`.
 
 An answer of the service has a code. A connection that could not be made has none; there the
 exceptions beneath it tell a name that is unknown from a port that is closed.
