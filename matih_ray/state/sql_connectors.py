@@ -6,11 +6,13 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, insert, or_, select, update
+from pydantic import ConfigDict
+from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
 
 from matih_ray.errors import NotFoundError, StateConflictError
-from matih_ray.model.connector import ConnectorState, Notification
+from matih_ray.model.connector import ConnectorState, ConnectorTest, Discovery, Notification
 from matih_ray.model.ids import EndpointId, TenantId
+from matih_ray.model.value import Value
 from matih_ray.state.base import MAX_NOTIFICATIONS, Delivery, EndpointRecord
 from matih_ray.state.names import check_page
 from matih_ray.state.sql_endpoints import endpoint_of
@@ -44,20 +46,7 @@ class SqlConnectorStates(SqlPart):
         )
         with self._database.read("read the states of connectors") as connection:
             rows = connection.execute(query).all()
-        # a page with all its histories takes 50 ms to make into values, and without them 10
-        left_out: dict[str, Any] = {} if with_history else {"history": ()}
-        return {
-            row.endpoint_id: stored_value(
-                ConnectorState,
-                row.document,
-                tenant_id=row.tenant_id,
-                endpoint_id=row.endpoint_id,
-                due_at=row.due_at,
-                version=row.version,
-                **left_out,
-            )
-            for row in rows
-        }
+        return {row.endpoint_id: _state(row, with_history=with_history) for row in rows}
 
     def put_connector_state(self, state: ConnectorState) -> ConnectorState:
         """Insert (version 0) or replace by compare-and-set; returns it with its new version."""
@@ -181,6 +170,25 @@ class SqlNotifications(SqlPart):
         query = _newest_first(tenant_id).offset(offset).limit(limit)
         with self._database.read("list the notifications") as connection:
             return [stored_value(Notification, row.document) for row in connection.execute(query)]
+
+
+class _WithoutHistory(Value):
+    """What a listing reads of a state. The parser steps over a history without making values of it,
+    which takes an eighth of the time."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    last_test: ConnectorTest | None = None
+    testing_until: datetime | None = None
+    alerted: bool = False
+    discovery: Discovery | None = None
+
+
+def _state(row: Row[Any], *, with_history: bool) -> ConnectorState:
+    columns = {name: getattr(row, name) for name in _COLUMNS}
+    if with_history:
+        return stored_value(ConnectorState, row.document, **columns)
+    return ConnectorState(**columns, **dict(stored_value(_WithoutHistory, row.document)))
 
 
 def _newest_first(tenant_id: TenantId) -> Select[Any]:
