@@ -34,7 +34,7 @@ export DO_NOT_TRACK = 1
 export RUNTIME__DLTHUB_TELEMETRY = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-merge bench-compact bench-day bench-cdm bench-connectors bench-stream clean
+.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-merge bench-compact bench-day bench-cdm bench-connectors bench-agent bench-stream clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -106,8 +106,11 @@ bench-day: $(SETUP) ## a day of streaming, with maintenance: COMMITS=1440 ROWS=5
 bench-connectors: $(SETUP) ## health checks of many connectors, and listings meanwhile: CONNECTORS=1000
 	@CONNECTORS=$(CONNECTORS) $(BIN)/python -m tests.benchmarks.connectors
 
-bench-cdm: $(SETUP) ## mapping on one core; the upsert against psql: SCALE=1 REPEAT=3
-	@SCALE=$(SCALE) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.cdm
+bench-agent: $(SETUP) ## many open conversations against a bare Serve endpoint: SESSIONS=10000 CHATTERS=200
+	@SESSIONS=$(SESSIONS) CHATTERS=$(CHATTERS) $(BIN)/python -m tests.benchmarks.agent
+
+bench-cdm: $(SETUP) ## mapping on one core; the upsert against psql; issues end to end: ISSUES=100000
+	@SCALE=$(SCALE) REPEAT=$(REPEAT) ISSUES=$(ISSUES) $(BIN)/python -m tests.benchmarks.cdm
 
 bench-stream: $(SETUP) ## a window job from a file and from Kafka: ROWS=1000000 REPEAT=3
 	@ROWS=$(ROWS) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.stream

@@ -329,6 +329,24 @@ class NullCursorError(SourceError):
     code = "NULL_CURSOR"
 
 
+class ReplicationNotReadyError(SourceRejectedError):
+    """The database cannot hand out its changes as it is set up; the message says what to do."""
+
+    code = "REPLICATION_NOT_READY"
+
+
+class ChangesLostError(SourceError):
+    """Changes behind a position are not kept any more: what was missed can be read anew only."""
+
+    code = "CHANGES_LOST"
+
+
+class SlotLagError(SourceError):
+    """A replication slot holds back more of the write-ahead log than was allowed."""
+
+    code = "SLOT_LAG"
+
+
 class StreamRowError(SourceError):
     """A row stopped a streaming job: it cannot be read, or an expression fails on it."""
 
@@ -408,6 +426,12 @@ class NullKeyError(SinkError):
     """A row to merge has NULL in a column of its key."""
 
     code = "NULL_KEY"
+
+
+class AuditFailedError(SinkError):
+    """A run's rows are in the sink, unseen, and do not meet what was declared for them."""
+
+    code = "AUDIT_FAILED"
 
 
 class CommitRejectedError(SinkError):

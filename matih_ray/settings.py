@@ -81,6 +81,15 @@ class Settings(BaseSettings):
     iceberg_properties: SecretStr = Field(
         default=SecretStr("{}"), description="More PyIceberg catalog properties, as a JSON object."
     )
+    raw_location: str | None = Field(
+        default=None,
+        description="Where the built-in sink `raw` keeps its files: a directory, `s3://…` or "
+        "`hdfs://…`; under `home` if unset.",
+    )
+    raw_registered: bool = Field(
+        default=False,
+        description="Whether its tables are also shown in the catalog of the sink `iceberg`.",
+    )
     cdm_database_url: SecretStr | None = Field(
         default=None,
         validation_alias=AliasChoices(
@@ -150,6 +159,28 @@ class Settings(BaseSettings):
     agent_trusts_gateway: bool = Field(
         default=False,
         description="Whether the agent takes callers from X-Tenant-Id, X-User-ID and X-User-Roles.",
+    )
+    agent_sessions_url: SecretStr | None = Field(
+        default=None,
+        description="Where the agent keeps sessions: `redis://…`; in its memory if unset.",
+    )
+    agent_sessions_max: int = Field(
+        default=10_000, ge=1, description="Sessions that are open at a time, in one such store."
+    )
+    agent_model_url: str | None = Field(
+        default=None,
+        description="An OpenAI-compatible endpoint, up to and with `/v1`, that may help the agent "
+        "to understand; none if unset.",
+    )
+    agent_model_name: str = Field(default="default", description="The model to ask there.")
+    agent_model_key: SecretStr | None = Field(
+        default=None, description="Its API key, if it wants one."
+    )
+    agent_model_wait_s: float = Field(
+        default=5.0, gt=0, description="How long a message may wait for the model."
+    )
+    agent_model_rephrases: bool = Field(
+        default=False, description="Whether the model may also put the agent's sentences nicer."
     )
     planner_hosts: int = Field(
         default=1, ge=1, le=64, description="Planner actors that share all runs of the cluster."

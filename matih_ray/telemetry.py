@@ -56,6 +56,19 @@ MAINTENANCE_METRICS = {
     METRIC_ORPHAN_FILES: "Files without a table that were removed",
     METRIC_MAINTENANCE_FAILURES: "Tables that could not be maintained",
 }
+# Gauges of streaming jobs, by the field of their progress; rows count from a job's first start.
+STREAM_TAGS = ("tenant", "job")
+STREAM_METRICS = {
+    "rows_in": ("matih_stream_rows_in", "Rows read"),
+    "rows_out": ("matih_stream_rows_out", "Rows written"),
+    "late_rows": ("matih_stream_late_rows", "Rows whose windows had fired"),
+    "bad_rows": ("matih_stream_bad_rows", "Rows that could not be read"),
+    "rejected_rows": ("matih_stream_rejected_rows", "Rows of the side table"),
+    "checkpoint_s": ("matih_stream_checkpoint_seconds", "What the last checkpoint took"),
+    "state_bytes": ("matih_stream_state_bytes", "Size of the open windows"),
+    "slot_lag_bytes": ("matih_stream_slot_lag_bytes", "What a database keeps for a job"),
+}
+METRIC_STREAM_LAG = "matih_stream_watermark_lag_seconds"  # how far event time is behind the clock
 METRIC_QUEUE_DEPTH = "matih_queue_depth"  # staged batches not yet written, a gauge
 
 # --- redaction -------------------------------------------------------------------------------

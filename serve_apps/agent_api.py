@@ -1,6 +1,7 @@
 """The ingestion agent as a Serve application: wiring only.
 
-One replica: sessions are in its memory.
+Several replicas need sessions in Redis (`MATIH_AGENT_SESSIONS_URL`); else they are in the memory of
+one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from ray import serve
 
 from matih_ray.api.agent_app import create_agent_app
+from matih_ray.errors import ConfigurationError
 from matih_ray.execution.cluster import ensure_actors
 from matih_ray.execution.source_calls import RaySourceCalls
 from matih_ray.execution.worker import process_ports
@@ -22,6 +24,7 @@ ONGOING_REQUESTS_MAX = 256
 class AgentApiArgs(BaseModel):
     """What a Serve configuration file may say about this application."""
 
+    replicas: int = 1
     num_cpus: float = 0.0
 
 
@@ -35,8 +38,18 @@ def build(args: AgentApiArgs) -> serve.Application:
 
 
 def bind(settings: Settings, args: AgentApiArgs | None = None) -> serve.Application:
-    """The application with settings as a value."""
+    """The application with settings as a value.
+
+    Raises:
+        ConfigurationError: Several replicas without sessions in Redis.
+    """
     chosen = args or AgentApiArgs()
+    if chosen.replicas > 1 and settings.agent_sessions_url is None:
+        raise ConfigurationError(
+            "several replicas of the agent need sessions that they share; set "
+            "MATIH_AGENT_SESSIONS_URL to a Redis server",
+            setting="agent_sessions_url",
+        )
 
     def app() -> FastAPI:
         ensure_actors(settings)
@@ -45,7 +58,7 @@ def bind(settings: Settings, args: AgentApiArgs | None = None) -> serve.Applicat
 
     deployment = serve.deployment(
         name="agent-api",
-        num_replicas=1,
+        num_replicas=chosen.replicas,
         max_ongoing_requests=ONGOING_REQUESTS_MAX,
         ray_actor_options={"num_cpus": chosen.num_cpus},
     )

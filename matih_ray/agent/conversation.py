@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from matih_ray.model.ids import EndpointId, RunId, UnitId
+from matih_ray.model.ids import EndpointId, RunId, SinkId, UnitId
 from matih_ray.model.policy import RunMode
 from matih_ray.model.schedule import Timing
 from matih_ray.model.value import Value
@@ -52,19 +52,29 @@ class Stream(Value):
 
 
 class Outcome(Value):
-    """What became of one stream. `problem` says why there is no run or no schedule."""
+    """What became of one stream. `problem` says why there is no run or no schedule, `link` is where
+    the run can be followed."""
 
     unit_id: UnitId
     run_id: RunId | None = None
+    link: str | None = None
     schedule_id: str | None = None
     problem: str | None = None
+
+
+class Destination(Value):
+    """A sink that rows can go to."""
+
+    sink_id: SinkId
+    name: str
 
 
 class Conversation(Value):
     """Everything that is known. `given_secrets` are names, not values.
 
     `attempt` tells connectors of one session apart. `is_connected` says that the connector which is
-    stored has the fields as they stand here. `unlisted` counts streams beyond those kept here.
+    stored has the fields as they stand here. `unlisted` counts streams beyond those kept here. Rows
+    go to `sink`, one of `sinks`; to Iceberg if none was chosen.
     """
 
     state: State = State.WELCOME
@@ -81,6 +91,8 @@ class Conversation(Value):
     chosen: tuple[UnitId, ...] = ()
     choices: dict[UnitId, SyncChoice] = {}
     timing: Timing | None = None
+    sinks: tuple[Destination, ...] = ()
+    sink: Destination | None = None
     outcomes: tuple[Outcome, ...] = ()
 
     def choice(self, stream: Stream) -> SyncChoice:

@@ -1,67 +1,41 @@
-"""Sessions and turns: what the API and the tests talk to.
+"""Sessions and their messages: what the API and the tests talk to.
 
-One message of a session at a time. The machine runs on the event loop, it needs microseconds;
-effects run in threads with deadlines.
+The machine runs on the event loop, it needs microseconds; effects run in threads with deadlines. A
+turn goes on when whoever waits for its answer has left: half a turn helps nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Any
 
+from matih_ray.agent import sentences
+from matih_ray.agent.commands import Command, command_in
 from matih_ray.agent.conversation import Conversation, State
-from matih_ray.agent.effects import Backend
-from matih_ray.agent.events import (
-    Connect,
-    Discover,
-    DropSecrets,
-    Effect,
-    Event,
-    Execute,
-    KeepSecrets,
-    Opened,
-    Pending,
-    Remove,
-    Said,
-)
+from matih_ray.agent.events import Opened, Remove
 from matih_ray.agent.machine import advance, view_data, view_options
-from matih_ray.agent.redaction import redact_echoes, redact_message, secrets_in
+from matih_ray.agent.model import LanguageModel
 from matih_ray.agent.sessions import (
     IDLE_EXPIRY,
-    MAX_TURNS,
     MemorySessions,
     Session,
+    SessionKey,
     SessionStore,
     Turn,
+    unknown,
 )
-from matih_ray.agent.steps import Step, Templates
+from matih_ray.agent.steps import Templates
 from matih_ray.agent.templates import BUILT_IN, Template, derived
-from matih_ray.agent.vault import Vault
+from matih_ray.agent.turns import OneTurn, Progress, Result, Runner, Workshop
+from matih_ray.agent.vault import Contents, MemoryVault, Vault
 from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.connector_types import connector_type
 from matih_ray.control.ports import Ports, new_id
 from matih_ray.control.source_calls import SourceCalls
-from matih_ray.errors import MissingExtraError, NotFoundError, SourceTimeoutError
+from matih_ray.errors import MissingExtraError
 from matih_ray.model.value import JsonValue, Value
-from matih_ray.telemetry import REDACTED
-
-Result = TypeVar("Result")
-
-# A connector's own test takes 30 s at most and is saved or taken back after it.
-CONNECT_S = 60.0
-DISCOVER_S = 40.0
-EXECUTE_S = 120.0
-# Connect, discover, and some: a turn that wants more is a fault of the machine.
-MAX_EFFECTS = 12
-
-
-class Runner(Protocol):
-    """Runs calls off the event loop."""
-
-    async def run(self, what: str, deadline_s: float, call: Callable[[], Result]) -> Result:
-        """The result of `call`. Raises `SourceTimeoutError` when it takes longer."""
 
 
 class Answer(Value):
@@ -75,7 +49,7 @@ class Answer(Value):
 
 
 class Dialogue:
-    """All conversations of one process."""
+    """The conversations of one process."""
 
     def __init__(
         self,
@@ -83,26 +57,29 @@ class Dialogue:
         calls: SourceCalls,
         runner: Runner,
         sessions: SessionStore | None = None,
+        vault: Vault | None = None,
+        model: LanguageModel | None = None,
     ) -> None:
-        self._ports = ports
+        self.ports = ports
         self._calls = calls
         self._runner = runner
-        self.sessions = sessions or MemorySessions()
-        self.vault = Vault()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self.sessions = sessions or MemorySessions(ports.settings.agent_sessions_max)
+        self.vault = vault or MemoryVault()
+        self._model = model
+        self._turns: set[asyncio.Task[Any]] = set()
 
     @cached_property
     def templates(self) -> Templates:
         """What can be talked about in this installation."""
         known: list[Template] = list(BUILT_IN)
         unavailable: dict[str, str] = {}
-        types = self._ports.registry.names("sources")
+        types = self.ports.registry.names("sources")
         for template in BUILT_IN:
             if template.type not in types:
-                unavailable[template.type] = "its connector is not installed."
+                unavailable[template.type] = sentences.NOT_INSTALLED
         for name in types:
             try:
-                type_ = connector_type(self._ports, name)
+                type_ = connector_type(self.ports, name)
             except MissingExtraError as error:
                 unavailable[name] = error.message
                 if all(template.type != name for template in BUILT_IN):
@@ -112,6 +89,10 @@ class Dialogue:
                 known.append(derived(type_))
         return Templates(tuple(known), unavailable)
 
+    def load_templates(self) -> None:
+        """Import all connectors now: it takes seconds, for which later nobody must wait."""
+        _ = self.templates
+
     async def open(self, principal: Principal) -> Answer:
         """A new session.
 
@@ -120,159 +101,134 @@ class Dialogue:
             SessionsFullError: There are too many.
         """
         authorize(principal, Action.READ, principal.tenant_id)
-        self.evict()
-        now = self._ports.clock()
+        await self.evict()
+        now = self.ports.clock()
         step = advance(Conversation(), Opened(), self.templates)
+        message = "\n".join(step.said)
         session = Session(
             session_id=new_id(),
             tenant_id=principal.tenant_id,
             subject=principal.subject,
             conversation=step.conversation,
-            history=self._turns(step.conversation, agent=step.said),
+            history=(Turn(role="agent", message=message, state=step.conversation.state, at=now),),
             created_at=now,
             used_at=now,
         )
-        self.sessions.create(session)
-        return self._answer(session, step.said)
+        await self.sessions.create(session)
+        return self._answer(session, message)
 
-    async def say(self, principal: Principal, session_id: str, text: str) -> Answer:
+    async def say(
+        self,
+        principal: Principal,
+        session_id: str,
+        text: str,
+        progress: Progress = lambda _: None,
+    ) -> Answer:
         """One message of the user. Messages of one session are answered one after the other.
+
+        Args:
+            principal: Who says it.
+            session_id: The session.
+            text: The message.
+            progress: Told what is being done, when it takes a while.
+
+        Raises:
+            NotFoundError: No such session of this user.
+            ConflictError: An earlier message takes too long.
+        """
+        await self.show(principal, session_id)
+        return await self._unbroken(self._said(principal, session_id, text, progress))
+
+    async def show(self, principal: Principal, session_id: str) -> Session:
+        """A session with its redacted history. Raises `NotFoundError`, also for those of others."""
+        session = await self.sessions.get(session_id)
+        is_own = (session.tenant_id, session.subject) == (principal.tenant_id, principal.subject)
+        if not is_own or self.ports.clock() - session.used_at > IDLE_EXPIRY:
+            raise unknown()
+        return session
+
+    async def close(self, principal: Principal, session_id: str) -> None:
+        """End a session; a connector that nothing was loaded with is removed.
 
         Raises:
             NotFoundError: No such session of this user.
         """
-        self.show(principal, session_id)
-        async with self._locks.setdefault(session_id, asyncio.Lock()):
-            session = self.show(principal, session_id)
-            step = advance(session.conversation, Said(text), self.templates)
-            user = self._redacted(session_id, text, step)
-            conversation, said = await self._followed(principal, session_id, step)
-            shown = tuple(redact_echoes(s, self.vault.echoes(session_id), self.vault.key)
-                          for s in said)  # fmt: skip
-            turns = (*session.history, *self._turns(conversation, user=user, agent=shown))
-            after = session.model_copy(
-                update={
-                    "conversation": conversation,
-                    "history": turns[-MAX_TURNS:],
-                    "used_at": self._ports.clock(),
-                }
-            )
-            self.sessions.put(after)
-            return self._answer(after, shown)
-
-    def show(self, principal: Principal, session_id: str) -> Session:
-        """A session with its redacted history. Raises `NotFoundError`, also for those of others."""
-        session = self.sessions.get(session_id)
-        is_own = (session.tenant_id, session.subject) == (principal.tenant_id, principal.subject)
-        if not is_own or self._ports.clock() - session.used_at > IDLE_EXPIRY:
-            raise NotFoundError("no such session; it may have expired")
-        return session
-
-    async def close(self, principal: Principal, session_id: str) -> None:
-        """End a session; a connector that nothing was loaded with is removed."""
-        self.show(principal, session_id)
-        async with self._locks.setdefault(session_id, asyncio.Lock()):
-            session = self.show(principal, session_id)
-            known = session.conversation
-            if known.connector_id is not None and known.state is not State.EXECUTE:
-                await self._carried_out(principal, session_id, known, Remove(known.connector_id))
-            self.sessions.delete(session_id)
-            self._forget(session_id)
+        await self.show(principal, session_id)
+        await self._unbroken(self._closed(principal, session_id))
 
     def answer_of(self, session: Session) -> Answer:
         """The last thing that was said in a session."""
         last = next((t.message for t in reversed(session.history) if t.role == "agent"), "")
-        return self._answer(session, (last,))
+        return self._answer(session, last)
 
-    def evict(self) -> int:
+    async def evict(self) -> int:
         """Remove sessions that expired; returns how many."""
-        evicted = self.sessions.evict(self._ports.clock() - IDLE_EXPIRY)
-        for session_id in evicted:
-            self._forget(session_id)
+        evicted = await self.sessions.evict(self.ports.clock() - IDLE_EXPIRY)
+        for key in evicted:
+            await self.vault.forget(key)
         return len(evicted)
 
-    async def _followed(
-        self, principal: Principal, session_id: str, step: Step
-    ) -> tuple[Conversation, tuple[str, ...]]:
-        """Carry out effects, and what follows from their outcomes, until nothing is left."""
-        said = list(step.said)
-        waiting = list(step.effects)
-        conversation = step.conversation
-        for _ in range(MAX_EFFECTS):
-            if not waiting:
-                return conversation, tuple(said)
-            event = await self._carried_out(principal, session_id, conversation, waiting.pop(0))
-            if event is not None:
-                following = advance(conversation, event, self.templates)
-                conversation = following.conversation
-                said += following.said
-                waiting += following.effects
-        raise AssertionError("a turn has too many effects")
+    async def stop(self) -> None:
+        """Let turns under way end, and close the store."""
+        if self._turns:
+            await asyncio.wait(self._turns)
+        await self.sessions.close()
+        if self._model is not None:
+            await self._model.close()
 
-    async def _carried_out(
-        self, principal: Principal, session_id: str, known: Conversation, effect: Effect
-    ) -> Event | None:
-        backend = Backend(principal, self._ports, self._calls, session_id)
-        match effect:
-            case KeepSecrets(secrets):
-                self.vault.keep(session_id, secrets)
-                return None
-            case DropSecrets():
-                self.vault.drop(session_id)
-                return None
-            case Remove(connector_id):
-                await self._run("removing", CONNECT_S, lambda: backend.remove(connector_id))
-                return None
-            case Connect():
-                template = self.templates.of(known.type)
-                secrets = self.vault.held(session_id)
-                return await self._run(
-                    "the connection test",
-                    CONNECT_S,
-                    lambda: backend.connect(known, template, secrets),
-                )
-            case Discover(is_new):
-                return await self._run(
-                    "discovery", DISCOVER_S, lambda: backend.discover(known, is_new=is_new)
-                )
-            case Execute():
-                return await self._run("starting", EXECUTE_S, lambda: backend.execute(known))
+    async def _unbroken(self, turn: Coroutine[Any, Any, Result]) -> Result:
+        task = asyncio.create_task(turn)
+        self._turns.add(task)
+        task.add_done_callback(self._turns.discard)
+        return await asyncio.shield(task)
 
-    async def _run(
-        self, what: str, deadline_s: float, call: Callable[[], Result]
-    ) -> Result | Pending:
-        waiting: Awaitable[Result] = self._runner.run(what, deadline_s, call)
-        try:
-            return await waiting
-        except SourceTimeoutError:
-            return Pending()
+    async def _said(
+        self, principal: Principal, session_id: str, text: str, progress: Progress
+    ) -> Answer:
+        async with self.sessions.turn(session_id) as fence:
+            turn = await self._turn(principal, session_id, fence, progress)
+            is_resumed = bool(turn.session.unfinished)
+            if is_resumed:
+                await turn.resume()
+            if not (is_resumed and command_in(text) in (Command.RETRY, Command.YES)):
+                await turn.take(text)
+            said = await turn.finish()
+            return self._answer(turn.session, "\n".join(said))
 
-    def _redacted(self, session_id: str, text: str, step: Step) -> str:
-        secrets = (*step.secrets, *secrets_in(text))
-        self.vault.note(session_id, secrets)
-        if step.is_hidden:
-            return REDACTED
-        return redact_message(text, secrets, self.vault.echoes(session_id), self.vault.key)
+    async def _closed(self, principal: Principal, session_id: str) -> None:
+        async with self.sessions.turn(session_id) as fence:
+            turn = await self._turn(principal, session_id, fence, lambda _: None)
+            if turn.session.unfinished:  # it may have made a connector that is not known yet
+                await turn.resume()
+            known = turn.session.conversation
+            if known.connector_id is not None and known.state is not State.EXECUTE:
+                await turn.carry_out(Remove(known.connector_id))
+            await self.vault.forget(turn.key)
+            await self.sessions.delete(session_id)
 
-    def _turns(
-        self, conversation: Conversation, *, user: str | None = None, agent: tuple[str, ...]
-    ) -> tuple[Turn, ...]:
-        now, state = self._ports.clock(), conversation.state
-        answer = Turn(role="agent", message="\n".join(agent), state=state, at=now)
-        if user is None:
-            return (answer,)
-        return (Turn(role="user", message=user, state=state, at=now), answer)
+    async def _turn(
+        self, principal: Principal, session_id: str, fence: int, progress: Progress
+    ) -> OneTurn:
+        session = await self.show(principal, session_id)
+        key = SessionKey(session.tenant_id, session_id)
+        contents = await self.vault.open(key) if session.has_secrets else Contents()
+        work = Workshop(
+            self.ports,
+            self._calls,
+            self._runner,
+            self.sessions,
+            self.vault,
+            self.templates,
+            self._model,
+        )
+        return OneTurn(work, principal, session, fence, contents, progress)
 
-    def _answer(self, session: Session, said: tuple[str, ...]) -> Answer:
+    def _answer(self, session: Session, message: str) -> Answer:
         conversation = session.conversation
         return Answer(
             session_id=session.session_id,
             state=conversation.state,
-            message="\n".join(said),
+            message=message,
             options=view_options(conversation, self.templates),
             data=view_data(conversation, self.templates),
         )
-
-    def _forget(self, session_id: str) -> None:
-        self.vault.forget(session_id)
-        self._locks.pop(session_id, None)

@@ -11,12 +11,19 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import structlog
 from pydantic import SecretStr
 
 from matih_ray.agent import sentences
-from matih_ray.agent.conversation import Conversation, Outcome, Stream, SyncChoice
+from matih_ray.agent.conversation import (
+    Conversation,
+    Destination,
+    Outcome,
+    Stream,
+    SyncChoice,
+)
 from matih_ray.agent.events import (
     Connected,
     Discovered,
@@ -25,13 +32,23 @@ from matih_ray.agent.events import (
     Failed,
     Forbidden,
     Pending,
+    Unresolved,
 )
 from matih_ray.agent.planning_sync import stream_of
 from matih_ray.agent.templates import Template
-from matih_ray.control import catalog, connectors, runs, schedules
+from matih_ray.control import (
+    catalog,
+    connectors,
+    ingestion_sinks,
+    runs,
+    schedules,
+    unit_configurations,
+)
 from matih_ray.control.authorization import Principal
+from matih_ray.control.building import DEFAULT_SINK
 from matih_ray.control.connectors import Connector, ConnectorChange, ConnectorDraft
 from matih_ray.control.discovery import is_running
+from matih_ray.control.idempotency import claim_of, release
 from matih_ray.control.loads import LoadRequest
 from matih_ray.control.pages import MAX_PAGE_ITEMS
 from matih_ray.control.ports import Ports
@@ -39,7 +56,9 @@ from matih_ray.control.source_calls import SourceCalls
 from matih_ray.errors import (
     ConfigurationError,
     ConflictError,
+    DnsResolutionError,
     ForbiddenError,
+    HostNotAllowedError,
     MatihError,
     NotFoundError,
     StateError,
@@ -48,12 +67,17 @@ from matih_ray.model.connector import DiscoveryState
 from matih_ray.model.ids import EndpointId
 from matih_ray.model.policy import IngestionPolicy, WriteMode
 from matih_ray.model.value import JsonValue
+from matih_ray.sources.host_policy import HostPolicy
 
 # Streams that a conversation keeps and can choose from; a larger database is loaded by its API.
 MAX_STREAMS = 1000
 # A small database is discovered while its user waits; for a large one he looks again.
 DISCOVERY_WAIT_S = 20.0
 POLL_EVERY_S = 0.1
+# Addresses do not depend on it.
+ANY_PORT = 443
+# Sinks to choose from by talking; a tenant has a handful.
+MAX_SINKS = 100
 # Names that are tried when others of the tenant's connectors have the first ones.
 NAME_ATTEMPTS = 20
 
@@ -62,12 +86,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Backend:
-    """Whom effects are carried out for, and with what."""
+    """Whom effects are carried out for, and with what.
+
+    `is_resumed` says that whoever began the effect has died, and holds nothing any more.
+    """
 
     principal: Principal
     ports: Ports
     calls: SourceCalls
     session_id: str
+    is_resumed: bool = False
 
     def connect(
         self, known: Conversation, template: Template, secrets: Mapping[str, SecretStr]
@@ -85,6 +113,14 @@ class Backend:
         version = None if test is None else test.server_version
         record = connector.record
         return Connected(record.endpoint_id, record.name, version)
+
+    def check_host(self, host: str) -> Event | None:
+        """A doubt about a host, if there is one."""
+        try:
+            HostPolicy.of(self.ports.settings).resolve_allowed(host, ANY_PORT)
+        except (DnsResolutionError, HostNotAllowedError) as error:
+            return Unresolved(error.message)
+        return None
 
     def discover(self, known: Conversation, *, is_new: bool) -> Event:
         """The catalog, when its discovery is over."""
@@ -116,9 +152,9 @@ class Backend:
     ) -> Connector:
         tenant_id = self.principal.tenant_id
         fields, credentials = draft_parts(known.fields, secrets, template)
+        change = ConnectorChange.from_json(fields)
+        change = change.model_copy(update={"credentials": credentials if secrets else None})
         if known.connector_id is not None:
-            change = ConnectorChange.from_json(fields)
-            change = change.model_copy(update={"credentials": credentials if secrets else None})
             return connectors.update_connector(
                 self.principal, self.ports, self.calls, tenant_id, known.connector_id, change
             )
@@ -128,6 +164,10 @@ class Backend:
             draft = ConnectorDraft.from_json({**fields, "name": name, "type": template.type})
             draft = draft.model_copy(update={"credentials": credentials})
             key = f"agent:{self.session_id}:{known.attempt}:{name}"
+            if (made := self._made_before(key)) is not None:
+                return connectors.update_connector(
+                    self.principal, self.ports, self.calls, tenant_id, made, change
+                )
             try:
                 return connectors.create_connector(
                     self.principal, self.ports, self.calls, tenant_id, draft, key
@@ -137,6 +177,20 @@ class Backend:
                 if chosen or not is_taken or number == NAME_ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
+
+    def _made_before(self, key: str) -> EndpointId | None:
+        """The connector that an earlier try saved, without coming to tell so."""
+        tenant_id = self.principal.tenant_id
+        claim = claim_of(self.ports, tenant_id, "connector", key)
+        if claim is None:
+            return None
+        try:
+            made = self.ports.metadata.get_endpoint(tenant_id, EndpointId(claim.resource_id))
+        except NotFoundError:
+            if self.is_resumed:
+                release(self.ports, tenant_id, "connector", key)
+            return None
+        return made.endpoint_id
 
     def _discovered(self, connector_id: EndpointId, *, is_new: bool) -> Event:
         tenant_id = self.principal.tenant_id
@@ -154,11 +208,19 @@ class Backend:
                 return Pending()
             time.sleep(POLL_EVERY_S)
         if discovery is None or discovery.state is not DiscoveryState.COMPLETED:
-            why = discovery.error.message if discovery and discovery.error else "it was cancelled."
+            why = (
+                discovery.error.message
+                if discovery and discovery.error
+                else sentences.DISCOVERY_CANCELLED
+            )
             return Failed(why)
         streams = self._streams(connector_id)
         total = max(discovery.tables or 0, len(streams))
-        return Discovered(tuple(streams), total, discovery.skipped)
+        return Discovered(tuple(streams), total, discovery.skipped, self._sinks())
+
+    def _sinks(self) -> tuple[Destination, ...]:
+        known = ingestion_sinks.list_sinks(self.principal, self.ports, self.principal.tenant_id)
+        return tuple(Destination(sink_id=s.sink_id, name=s.name) for s in known[:MAX_SINKS])
 
     def _streams(self, connector_id: EndpointId) -> list[Stream]:
         found: list[Stream] = []
@@ -184,11 +246,15 @@ class Backend:
         load = LoadRequest(
             endpoint_id=_connector_id(known),
             unit_id=stream.unit_id,
+            sink_id=DEFAULT_SINK if known.sink is None else known.sink.sink_id,
             policy=_policy(choice),
         )
         try:
+            self._configure(load)
             if outcome.run_id is None:
-                outcome = outcome.model_copy(update={"run_id": self._run(known, load)})
+                run_id = self._run(known, load)
+                link = f"/api/v1/tenants/{quote(self.principal.tenant_id, safe='')}/runs/{run_id}"
+                outcome = outcome.model_copy(update={"run_id": run_id, "link": link})
             if known.timing is not None and outcome.schedule_id is None:
                 outcome = outcome.model_copy(update={"schedule_id": self._schedule(known, load)})
         except MatihError as error:
@@ -196,6 +262,17 @@ class Backend:
             problem = event.message if isinstance(event, Failed) else sentences.FORBIDDEN
             outcome = outcome.model_copy(update={"problem": problem})
         return outcome
+
+    def _configure(self, load: LoadRequest) -> None:
+        """Runs that others start of this unit go the same way."""
+        unit_configurations.configure_unit(
+            self.principal,
+            self.ports,
+            self.principal.tenant_id,
+            load.endpoint_id,
+            load.unit_id,
+            unit_configurations.UnitChange(sink_id=load.sink_id, policy=load.policy),
+        )
 
     def _run(self, known: Conversation, load: LoadRequest) -> str:
         key = f"agent:{self.session_id}:{known.attempt}:{load.endpoint_id}:{load.unit_id}"
@@ -221,6 +298,7 @@ class Backend:
         draft = schedules.ScheduleDraft(
             endpoint_id=load.endpoint_id,
             unit_id=load.unit_id,
+            sink_id=load.sink_id or DEFAULT_SINK,
             policy=load.policy or IngestionPolicy(),
             timing=known.timing,
         )

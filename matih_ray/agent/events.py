@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import SecretStr
 
-from matih_ray.agent.conversation import Outcome, Stream
+from matih_ray.agent.conversation import Destination, Outcome, Stream
 from matih_ray.model.ids import EndpointId
 
 # --- events ----------------------------------------------------------------------------------
@@ -36,11 +37,13 @@ class Connected:
 
 @dataclass(frozen=True)
 class Discovered:
-    """The catalog as it is now. `total` counts streams beyond those given, too."""
+    """The catalog as it is now. `total` counts streams beyond those given, too; `sinks` is where
+    rows can go."""
 
     streams: tuple[Stream, ...]
     total: int
     skipped: int = 0
+    sinks: tuple[Destination, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,16 @@ class Pending:
     """An effect is still under way behind this conversation's back."""
 
 
-Event = Opened | Said | Connected | Discovered | Executed | Failed | Forbidden | Pending
+@dataclass(frozen=True)
+class Unresolved:
+    """A host that was given cannot be used from here; the message says why."""
+
+    message: str
+
+
+Event = (
+    Opened | Said | Connected | Discovered | Executed | Failed | Forbidden | Pending | Unresolved
+)
 
 # --- effects ---------------------------------------------------------------------------------
 
@@ -80,13 +92,24 @@ class KeepSecrets:
 
 
 @dataclass(frozen=True)
+class CheckHost:
+    """See whether a host has an address. Answered by Unresolved, if by anything."""
+
+    host: str
+
+
+@dataclass(frozen=True)
 class DropSecrets:
     """Forget what is held."""
+
+    kind: Literal["drop"] = "drop"
 
 
 @dataclass(frozen=True)
 class Connect:
     """Test the connection and save the connector. Answered by Connected, Failed, Pending."""
+
+    kind: Literal["connect"] = "connect"
 
 
 @dataclass(frozen=True)
@@ -94,11 +117,14 @@ class Discover:
     """List the streams, read anew if `is_new`. Answered by Discovered, Failed, Pending."""
 
     is_new: bool = False
+    kind: Literal["discover"] = "discover"
 
 
 @dataclass(frozen=True)
 class Execute:
     """Start first runs and create schedules, those that are missing. Answered by Executed."""
+
+    kind: Literal["execute"] = "execute"
 
 
 @dataclass(frozen=True)
@@ -106,6 +132,9 @@ class Remove:
     """Delete a connector that nothing was loaded with."""
 
     connector_id: EndpointId
+    kind: Literal["remove"] = "remove"
 
 
-Effect = KeepSecrets | DropSecrets | Connect | Discover | Execute | Remove
+# What has to be done even if the process that began it has died. It may be repeated.
+LongEffect = DropSecrets | Connect | Discover | Execute | Remove
+Effect = KeepSecrets | CheckHost | LongEffect

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from matih_ray.agent import sentences
 from matih_ray.agent.conversation import Conversation, State
-from matih_ray.agent.events import Connect, Effect, KeepSecrets
+from matih_ray.agent.events import CheckHost, Connect, Effect, KeepSecrets
 from matih_ray.agent.reading import Reading, read_fields
-from matih_ray.agent.steps import Step, Templates, moved, say
+from matih_ray.agent.steps import Step, Templates, moved, say, unclear
 from matih_ray.agent.templates import Template, missing_fields
 from matih_ray.agent.urls import URL, scheme_of
 
@@ -49,7 +49,8 @@ def select_type(before: Conversation, text: str, templates: Templates) -> Step:
     """A message while the type is open; it may hold fields as well."""
     template = type_in(text, templates)
     if template is None:
-        return say(moved(before, State.SELECT_SOURCE_TYPE), sentences.which_type(templates.titles))
+        after = moved(before, State.SELECT_SOURCE_TYPE)
+        return unclear(after, sentences.which_type(templates.titles))
     if template.type in templates.unavailable:
         why = templates.unavailable[template.type]
         after = moved(before, State.SELECT_SOURCE_TYPE)
@@ -83,7 +84,8 @@ def gather(before: Conversation, text: str, templates: Templates) -> Step:
         else:
             said = (sentences.unclear_field(lacking), sentences.still_needs(lacking))
         after = before.model_copy(update={"asked": lacking[0].name})
-        return Step(after, said, is_hidden=any(f.is_secret for f in lacking))
+        hidden = any(f.is_secret for f in lacking)
+        return Step(after, said, is_hidden=hidden, is_unclear=True)
     return _with(before, reading, template)
 
 
@@ -127,6 +129,8 @@ def _with(
         state = before.state if after.is_connected and not missing else State.GATHER_CREDENTIALS
         if missing:
             said += _asking(template, after, missing, reading, first=first, lost=lost)
+        if (host := reading.fields.get("host")) and missing:
+            effects.append(CheckHost(host))
         asked = None if (first and reading.is_empty) or not missing else missing[0].name
         return Step(moved(after, state, asked=asked), tuple(said), tuple(effects), secrets, hidden)
     if after.is_connected:

@@ -27,13 +27,15 @@ from matih_ray.agent.events import (
     Pending,
     Remove,
     Said,
+    Unresolved,
 )
 from matih_ray.agent.gathering import correction, gather, select_type
 from matih_ray.agent.planning_sync import change_sync, choose
-from matih_ray.agent.steps import Step, Templates, moved, say
+from matih_ray.agent.steps import Step, Templates, moved, say, unclear
 from matih_ray.agent.templates import missing_fields
 from matih_ray.agent.transitions import TRANSITIONS
 from matih_ray.agent.words import MAX_MESSAGE_CHARS
+from matih_ray.control.building import DEFAULT_SINK
 from matih_ray.model.value import JsonValue
 
 _ALLOWED = {(arrow.source, arrow.target) for arrow in TRANSITIONS}
@@ -70,8 +72,13 @@ def view_data(conversation: Conversation, templates: Templates) -> dict[str, Jso
     if state is State.SELECT_STREAMS:
         return {"streams": [stream.model_dump(mode="json") for stream in conversation.streams]}
     if state in (State.CONFIGURE_SYNC, State.REVIEW):
-        return {"connector_id": conversation.connector_id, "streams": _plan(conversation),
-                "schedule": _timing(conversation)}  # fmt: skip
+        sink = conversation.sink
+        return {
+            "connector_id": conversation.connector_id,
+            "streams": _plan(conversation),
+            "destination": DEFAULT_SINK if sink is None else sink.sink_id,
+            "schedule": _timing(conversation),
+        }
     if state is State.EXECUTE:
         outcomes: list[JsonValue] = [
             outcome.model_dump(mode="json") for outcome in conversation.outcomes
@@ -114,6 +121,8 @@ def _advanced(before: Conversation, event: Event, templates: Templates) -> Step:
             return say(before, sentences.FORBIDDEN)
         case Pending():
             return say(before, sentences.still_working(before.state.value))
+        case Unresolved(message):
+            return say(before, sentences.doubtful_host(message))
         case Failed(message):
             return say(before, _failure(before, message))
 
@@ -248,14 +257,14 @@ def _at_sync(before: Conversation, text: str, command: Command | None, ts: Templ
         after = moved(before, State.REVIEW)
         return say(after, sentences.review(ts.of(after.type), after))
     step = change_sync(before, text) or correction(before, text, ts)
-    return step or say(before, sentences.UNCLEAR_SYNC)
+    return step or unclear(before, sentences.UNCLEAR_SYNC)
 
 
 def _at_review(before: Conversation, text: str, command: Command | None, ts: Templates) -> Step:
     if command is Command.YES:
         return Step(moved(before, State.EXECUTE), (), (Execute(),))
     step = correction(before, text, ts) or change_sync(before, text)
-    return step or say(before, sentences.UNCLEAR_REVIEW)
+    return step or unclear(before, sentences.UNCLEAR_REVIEW)
 
 
 def _at_end(before: Conversation, text: str, command: Command | None, ts: Templates) -> Step:
@@ -303,6 +312,7 @@ def _discovered(before: Conversation, event: Discovered, templates: Templates) -
         before,
         State.SELECT_STREAMS,
         streams=event.streams,
+        sinks=event.sinks,
         unlisted=event.total - len(event.streams),
         chosen=tuple(id_ for id_ in before.chosen if id_ in ids),
     )

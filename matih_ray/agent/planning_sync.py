@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matih_ray.agent import sentences
 from matih_ray.agent.choosing import select_streams
 from matih_ray.agent.conversation import Conversation, State, Stream, SyncChoice
-from matih_ray.agent.steps import Step, moved, say, shown
+from matih_ray.agent.steps import Step, moved, say, shown, unclear
 from matih_ray.agent.timing import read_timing
 from matih_ray.errors import ValidationError
 from matih_ray.model.policy import RunMode
@@ -37,6 +37,16 @@ _DROP = re.compile(
 _ADD = re.compile(r"^\s*(?:also|add|and|include|plus)\s+(?P<rest>.+)$", re.IGNORECASE | re.DOTALL)
 
 
+_DESTINATION = re.compile(
+    r"^\s*(?:(?:change|set|make|use)\s+)?(?:the\s+)?(?:destination|sink|target)\b\s*"
+    r"(?:to\s+|is\s+|as\s+|[:=]\s*)?[`'\"]?(?P<name>[^`'\"]+?)[`'\"]?[.!]?\s*$"
+    r"|^\s*(?:load|write|send|put)\s+(?:(?:it|them|everything|all|rows|the rows)\s+)?(?:in)?to\s+"
+    r"(?:the\s+)?[`'\"]?(?P<other>[\w.-]+)[`'\"]?\s*$",
+    re.IGNORECASE,
+)
+_CDC = re.compile(r"\b(?:cdc|change data capture)\b", re.IGNORECASE)
+
+
 def stream_of(unit: EndpointUnitDescriptor) -> Stream:
     """What a choice needs of a unit, with a suggestion and its reason."""
     changed = next((name for name in unit.cursor_candidates if _CHANGED.match(name)), None)
@@ -63,7 +73,7 @@ def choose(before: Conversation, text: str) -> Step:
     ids = [stream.unit_id for stream in before.streams]
     selection = select_streams(text, ids)
     if selection.unknown:
-        return say(before, sentences.unknown_streams(shown(selection.unknown)))
+        return unclear(before, sentences.unknown_streams(shown(selection.unknown)))
     if not selection.positions:
         return say(before, sentences.CHOOSE_SOME)
     return _chosen(before, tuple(ids[p] for p in selection.positions))
@@ -78,21 +88,41 @@ def change_sync(before: Conversation, text: str) -> Step | None:
         return choose(moved(before, State.SELECT_STREAMS), match["rest"])
     if match := _DROP.match(text):
         return _changed_streams(before, match["rest"], is_added=False)
+    if match := _DESTINATION.match(text):
+        return _with_destination(before, (match["name"] or match["other"]).lower())
+    if _CDC.search(text):
+        return say(before, sentences.NO_CDC)
+    step = _with_loading(before, text)
+    if step is not None:
+        return step
+    if match := _ADD.match(text):
+        return _changed_streams(before, match["rest"], is_added=True)
+    return None
+
+
+def _with_loading(before: Conversation, text: str) -> Step | None:
+    """How and when, which may be in one message."""
     after = _with_mode(before, text)
     if isinstance(after, Step):
         return after
     try:
         understood = read_timing(_MODE.sub(" ", text) if after else text)
     except ValidationError:
-        return say(before, sentences.BAD_TIMING)
+        return unclear(before, sentences.BAD_TIMING)
     if understood is not None:
         after = (after or before).model_copy(update={"timing": understood.timing})
     if after is not None:
         after = moved(after, State.CONFIGURE_SYNC)
         return say(after, sentences.sync_plan(after))
-    if match := _ADD.match(text):
-        return _changed_streams(before, match["rest"], is_added=True)
     return None
+
+
+def _with_destination(before: Conversation, name: str) -> Step:
+    found = next((s for s in before.sinks if name in (s.name.lower(), s.sink_id.lower())), None)
+    if found is None:
+        return unclear(before, sentences.unknown_destination([s.name for s in before.sinks]))
+    after = moved(before, State.CONFIGURE_SYNC, sink=found)
+    return say(after, sentences.sync_plan(after))
 
 
 def _with_mode(before: Conversation, text: str) -> Conversation | Step | None:
@@ -164,7 +194,7 @@ def _changed_streams(before: Conversation, text: str, *, is_added: bool) -> Step
     ids = [stream.unit_id for stream in before.streams]
     selection = select_streams(text, ids)
     if selection.unknown:
-        return say(before, sentences.unknown_streams(shown(selection.unknown)))
+        return unclear(before, sentences.unknown_streams(shown(selection.unknown)))
     named = {ids[p] for p in selection.positions}
     chosen = set(before.chosen) | named if is_added else set(before.chosen) - named
     if not chosen:

@@ -14,7 +14,9 @@ MIN_ECHO_CHARS = 6
 
 _LABELS = (
     r"aws[ _]secret[ _]access[ _]key|secret[ _]?access[ _]?key|access[ _]?key[ _]?id|secret[ _]key|"
-    r"access[ _]key|api[ _]?key|private[ _]key|client[ _]?secret|session[ _]?token|"
+    r"access[ _]key|api[ _]?(?:key|token)|private[ _]?key(?:[ _]?passphrase)?|"
+    r"client[ _]?(?:secret|key)|service[ _]?account[ _]?key|refresh[ _]?token|"
+    r"session[ _]?token|connection[ _]?string|"
     r"access[ _]?token|account[ _]?key|sas[ _]?token|bearer|pass[ ]?word|passphrase|"
     r"passcode|passwort|passwd|pass|pwd|pw|secret|token|(?:pg|db|mysql|postgres|database|snowflake)_?(?:password|pwd|pass)"
 )
@@ -94,15 +96,21 @@ _WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Echo:
-    """A secret that was given, known only by a keyed digest and its length."""
+    """A secret that was given, known only by a keyed digest, its length, and the last byte of the
+    sum of its characters, which saves most digests while a text is searched."""
 
     digest: bytes
     chars: int
+    total: int
 
     @classmethod
     def of(cls, secret: str, key: bytes) -> Echo:
         """What is kept of a secret to recognise it; useless without the key."""
-        return cls(hmac.digest(key, secret.encode(), "sha256"), len(secret))
+        return cls(_digest(secret, key), len(secret), sum(map(ord, secret)) & 0xFF)
+
+    def is_of(self, text: str, key: bytes) -> bool:
+        """Whether a text is the secret."""
+        return len(text) == self.chars and _digest(text, key) == self.digest
 
 
 def redact_message(
@@ -154,16 +162,29 @@ def _is_value(match: re.Match[str]) -> bool:
 
 
 def _without_echo(text: str, echo: Echo, key: bytes) -> str:
-    size = echo.chars
-    if size < MIN_ECHO_CHARS:
-        return re.sub(
-            r"[^\s,;\"']+", lambda m: REDACTED if Echo.of(m[0], key) == echo else m[0], text
-        )
-    start = 0
-    while start + size <= len(text):
-        if Echo.of(text[start : start + size], key) == echo:
-            text = text[:start] + REDACTED + text[start + size :]
-            start += len(REDACTED)
-        else:
-            start += 1
+    if not 0 < echo.chars <= len(text):
+        return text
+    if echo.chars < MIN_ECHO_CHARS:
+        return re.sub(r"[^\s,;\"']+", lambda m: REDACTED if echo.is_of(m[0], key) else m[0], text)
+    for start in _starts(text, echo, key):
+        if echo.is_of(text[start : start + echo.chars], key):  # not one that overlaps the last
+            text = text[:start] + REDACTED + text[start + echo.chars :]
     return text
+
+
+def _starts(text: str, echo: Echo, key: bytes) -> list[int]:
+    """Where a text holds the secret, last first. The sum of a window is carried along."""
+    codes = list(map(ord, text))
+    size = echo.chars
+    total = sum(codes[:size])
+    found: list[int] = []
+    for start in range(len(codes) - size + 1):
+        if start:
+            total += codes[start + size - 1] - codes[start - 1]
+        if total & 0xFF == echo.total and echo.is_of(text[start : start + size], key):
+            found.append(start)
+    return found[::-1]
+
+
+def _digest(text: str, key: bytes) -> bytes:
+    return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")

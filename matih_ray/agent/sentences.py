@@ -21,6 +21,7 @@ CANCELLED = "Cancelled. Nothing that you told me is kept."
 CANCELLED_DONE = "This conversation is over. What was created stays and can be changed any time."
 NOWHERE_BACK = "There is nothing to go back to."
 TOO_LONG = "That message is too long. Please send the fields in several messages."
+NO_CDC = "Change data capture is not possible with this source; choose `full` or `incremental`."
 NO_COLUMN = "I do not know that column. The columns that can order new rows are shown in `data`."
 UNCLEAR_REVIEW = "Say `go` to start, or tell me what to change: a field, the streams, the schedule."
 UNCLEAR_SYNC = (
@@ -32,6 +33,40 @@ BROKEN = "Something went wrong on our side. What you told me is kept; please try
 BAD_TIMING = (
     "I do not understand when that would be. Try `hourly`, `every night at 2` or a cron line."
 )
+
+NO_SESSION = "no such session; it may have expired"
+STILL_BUSY = "an earlier message of this conversation is still being answered; try again later"
+OVERTAKEN = "this conversation was continued elsewhere meanwhile; look at it, and say it again"
+NOT_INSTALLED = "its connector is not installed."
+DISCOVERY_CANCELLED = "it was cancelled."
+RESUMED = "I was interrupted, and went on with what I was doing."
+
+
+def full(max_sessions: int) -> str:
+    """There is no room for another conversation."""
+    return (
+        f"this server has {max_sessions} conversations open and takes no more; try again later, or "
+        "end one of yours"
+    )
+
+
+def working(effect: str, type_: str | None, streams: int) -> str | None:
+    """What is being done, while the user waits; None for what takes no time."""
+    match effect:
+        case "connect":
+            return f"Testing the connection to {type_} …"
+        case "discover":
+            return "Looking for streams …"
+        case "execute":
+            return f"Starting {streams} {'run' if streams == 1 else 'runs'} …"
+        case _:
+            return None
+
+
+def doubtful_host(message: str) -> str:
+    """A host that was just given may be wrong."""
+    return f"A doubt: {message}. You can go on, or correct it."
+
 
 _HELP = {
     "welcome": AT_START,
@@ -45,7 +80,7 @@ _HELP = {
     "select_streams": "Name the streams to load: `all`, `1-5, orders`, `all but audit*`.",
     "configure_sync": (
         "Say `ok` to take what I suggest; or `orders full`, `orders incremental by updated_at`, "
-        "`every night at 2`, `once`."
+        "`every night at 2`, `once`, `destination iceberg`."
     ),
     "review": "Say `go` to start; or change a field, the streams, how they are loaded, or when.",
     "execute": "Say `retry` if something failed, or `start over` to connect another source.",
@@ -150,9 +185,25 @@ def not_connected(message: str) -> str:
     )
 
 
+_NO_TABLES = "the database is empty, or the tables are in another database"
+_CAUSES = {
+    "POSTGRESQL": "the account may not see any table (it needs CONNECT on the database, and USAGE "
+    f"and SELECT); {_NO_TABLES}",
+    "MYSQL": f"the account may not see any table (it needs SELECT on them); {_NO_TABLES}",
+    "SNOWFLAKE": "the role may not see any table (it needs USAGE on database and schema, and "
+    "SELECT); the schema is empty, or the tables are in another schema or database",
+    "S3": "there is no file of a known format (Parquet, CSV, JSON lines) below the folder; the "
+    "keys may not list the bucket (they need s3:ListBucket and s3:GetObject)",
+}
+_CAUSES_ELSEWHERE = (
+    "the credentials may not see what is there; there is nothing yet, or it is elsewhere than the "
+    "fields say"
+)
+
+
 def no_streams(template: Template, skipped: int) -> str:
     """Nothing was found, and why that may be."""
-    causes = "; ".join(template.no_streams)
+    causes = _CAUSES.get(template.type, _CAUSES_ELSEWHERE)
     hidden = f" {skipped} could not be read." if skipped else ""
     return (
         f"I found no streams.{hidden} Possible causes: {causes}. "
@@ -206,6 +257,7 @@ def sync_plan(conversation: Conversation) -> str:
     more = len(conversation.chosen) - SHOWN_STREAMS
     if more > 0:
         lines.append(f"… and {more} more.")
+    lines.append(f"Where to: {shown_destination(conversation)}.")
     lines.append(f"When: {shown_timing(conversation.timing)}.")
     lines.append("Say `ok`, or what to change, such as `orders full` or `every night at 2`.")
     return "\n".join(lines)
@@ -218,6 +270,16 @@ def shown_choice(choice: SyncChoice) -> str:
     by = f" by {choice.cursor_column}" if choice.cursor_column else ""
     key = ", ".join(choice.merge_key)
     return f"incremental{by}, replacing changed rows by {key}" if key else f"incremental{by}"
+
+
+def shown_destination(conversation: Conversation) -> str:
+    """Where rows go, in words."""
+    return "Iceberg tables" if conversation.sink is None else f"`{conversation.sink.name}`"
+
+
+def unknown_destination(names: Sequence[str]) -> str:
+    """There is no such place for rows."""
+    return f"I do not know that destination. There are: {', '.join(names)}."
 
 
 def shown_timing(timing: Timing | None) -> str:
@@ -237,7 +299,6 @@ def reason_changed(column: str, *, merged: bool) -> str:
 
 REASON_NO_CURSOR = "no column tells which rows are new"
 REASON_KEY_ONLY = "its key shows new rows but not changed ones"
-REASON_FILES = "files that were added or changed since the last run are recognised"
 
 
 def review(template: Template, conversation: Conversation) -> str:
@@ -255,7 +316,7 @@ def review(template: Template, conversation: Conversation) -> str:
     if more > 0:
         lines.append(f"- … and {more} more streams")
     lines += [
-        "- Destination: Iceberg tables",
+        f"- Destination: {shown_destination(conversation)}",
         f"- When: {shown_timing(conversation.timing)}",
         "Say `go` to start, or what to change.",
     ]
@@ -270,7 +331,7 @@ def executed(conversation: Conversation, outcomes: Sequence[Outcome]) -> str:
     lines = [f"Connector `{conversation.connector_name}` is created."]
     if started:
         lines.append(f"{len(started)} of {len(outcomes)} first runs are started:")
-        lines += [f"- {o.unit_id}: run {o.run_id}" for o in started[:SHOWN_STREAMS]]
+        lines += [f"- {o.unit_id}: run {o.run_id} ({o.link})" for o in started[:SHOWN_STREAMS]]
     if conversation.timing is not None:
         lines.append(f"{len(scheduled)} of {len(outcomes)} schedules are created.")
     if failed:
@@ -278,7 +339,7 @@ def executed(conversation: Conversation, outcomes: Sequence[Outcome]) -> str:
         lines += [f"- {o.unit_id}: {o.problem}" for o in failed[:SHOWN_STREAMS]]
         lines.append("Say `retry`; what is there already is not made again.")
     else:
-        lines.append("Follow a run with `matih runs show RUN`.")
+        lines.append("Follow a run by its link, or with `matih runs show RUN`.")
     return "\n".join(lines)
 
 

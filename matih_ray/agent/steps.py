@@ -13,13 +13,14 @@ from matih_ray.agent.templates import Template
 @dataclass(frozen=True)
 class Step:
     """What follows from an event. `secrets` are values that the message held, for redaction;
-    `is_hidden` says that the whole message may be one."""
+    `is_hidden` says that the whole message may be one, `is_unclear` that it was not understood."""
 
     conversation: Conversation
     said: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
     secrets: tuple[str, ...] = ()
     is_hidden: bool = False
+    is_unclear: bool = False
 
     def __repr__(self) -> str:
         return f"Step({self.conversation.state.value}, effects={len(self.effects)})"
@@ -45,6 +46,11 @@ class Templates:
 def say(conversation: Conversation, *said: str) -> Step:
     """Stay and say something."""
     return Step(conversation, tuple(said))
+
+
+def unclear(conversation: Conversation, *said: str) -> Step:
+    """Stay, and say that the message was not understood."""
+    return Step(conversation, tuple(said), is_unclear=True)
 
 
 def moved(conversation: Conversation, state: State, **changes: object) -> Conversation:

@@ -43,7 +43,6 @@ class Template:
     fields: tuple[Field, ...]
     aliases: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
-    no_streams: tuple[str, ...] = ()
 
     def field(self, name: str) -> Field | None:
         """The field of that name."""
@@ -97,18 +96,12 @@ NAME = Field(
              "name the connector", "name it"),
 )  # fmt: skip
 
-_NO_TABLES = (
-    "the account may not see any table (it needs CONNECT on the database, and USAGE and SELECT)",
-    "the database is empty, or the tables are in another database",
-)
-
 POSTGRESQL = Template(
     "POSTGRESQL",
     "PostgreSQL",
     (_HOST, replace(_PORT, default="5432"), _DATABASE, _USERNAME, _PASSWORD, _SCHEMA, _TLS, NAME),
     aliases=("postgres", "postgresql", "pg", "psql", "postgre", "postgre sql", "postgress"),
     schemes=("postgres", "postgresql"),
-    no_streams=_NO_TABLES,
 )
 MYSQL = Template(
     "MYSQL",
@@ -116,7 +109,6 @@ MYSQL = Template(
     (_HOST, replace(_PORT, default="3306"), _DATABASE, _USERNAME, _PASSWORD, _TLS, NAME),
     aliases=("mysql", "my sql", "mariadb", "maria db", "maria"),
     schemes=("mysql", "mariadb"),
-    no_streams=("the account may not see any table (it needs SELECT on them)", _NO_TABLES[1]),
 )
 SNOWFLAKE = Template(
     "SNOWFLAKE",
@@ -139,14 +131,20 @@ SNOWFLAKE = Template(
         ),
         replace(_USERNAME, aliases=(*_USERNAME.aliases, "snowflake_user")),
         replace(_PASSWORD, aliases=(*_PASSWORD.aliases, "snowflake_password")),
+        # not `host`: in a sentence, what follows "at" is no host of Snowflake's
+        Field(
+            "private_host", "Private host", "standard", "host", "host", is_required=False,
+            aliases=("host", "private link", "privatelink host"),
+        ),
+        Field(
+            "private_port", "Private port", "standard", "port", "port",
+            is_required=False, aliases=("port",),
+        ),
+        Field("protocol", "Protocol", "metadata", "protocol", is_required=False),
         NAME,
     ),
     aliases=("snowflake", "snow flake", "snowflake warehouse"),
     schemes=("snowflake",),
-    no_streams=(
-        "the role may not see any table (it needs USAGE on database and schema, and SELECT)",
-        "the schema is empty, or the tables are in another schema or database",
-    ),
 )  # fmt: skip
 S3 = Template(
     "S3",
@@ -188,10 +186,6 @@ S3 = Template(
     ),
     aliases=("s3", "amazon s3", "aws s3", "s3 bucket", "amazon simple storage service", "aws"),
     schemes=("s3", "s3a", "s3n"),
-    no_streams=(
-        "there is no file of a known format (Parquet, CSV, JSON lines) below the folder",
-        "the keys may not list the bucket (they need s3:ListBucket and s3:GetObject)",
-    ),
 )  # fmt: skip
 
 BUILT_IN = (POSTGRESQL, MYSQL, SNOWFLAKE, S3)
@@ -248,10 +242,6 @@ def derived(type_: ConnectorType) -> Template:
         (*first, *secrets, *rest, NAME),
         aliases=(lower, lower.replace("_", " "), *_ALIASES.get(type_.name, ())),
         schemes=(lower, "mongodb+srv") if type_.name == "MONGODB" else (lower,),
-        no_streams=(
-            "the credentials may not see what is there",
-            "there is nothing yet, or it is elsewhere than the fields say",
-        ),
     )
 
 

@@ -126,7 +126,8 @@ def _clock(text: str) -> tuple[int, int]:
             return 6, 0
         return (18, 0) if "evening" in text else (2, 0)
     hour, minute = int(match[1]), int(match[2] or 0)
-    is_pm = (match[3] or "").startswith("p") or ("evening" in text and 4 < hour < 12)
+    is_late = ("evening" in text and 4 < hour < 12) or "afternoon" in text
+    is_pm = (match[3] or "").startswith("p") or is_late
     if is_pm and hour < 12:
         hour += 12
     if (match[3] or "").startswith("a") and hour == 12:

@@ -21,15 +21,17 @@ _LEAVING = frozenset({"exit", "quit", "bye"})
 def chat(context: typer.Context) -> None:
     """Set up a connection by talking. Ends with `exit`, or where the input ends.
 
-    When one secret is all that is missing, it is asked for unseen.
+    When one secret is all that is missing, it is asked for unseen. What takes a while is told on
+    standard error.
     """
     client = client_of(context)
     answer = client.agent("POST", "")
-    path = f"/{answer['session_id']}"
+    session_id = str(answer["session_id"])
+    path = f"/{session_id}"
     try:
         _show(answer)
         for message in _messages(client, path):
-            _show(client.agent("POST", f"{path}/chat", {"message": message}))
+            _show(client.say(session_id, message, _tell))
     finally:
         _end(client, path)
 
@@ -70,6 +72,12 @@ def _show(answer: dict[str, JsonValue]) -> None:
     for line in str(answer["message"]).split("\n"):
         sys.stdout.write(clean(line) + "\n")
     sys.stdout.flush()
+
+
+def _tell(progress: str) -> None:
+    """What is being done, apart from what is said."""
+    sys.stderr.write(clean(progress) + "\n")
+    sys.stderr.flush()
 
 
 def _end(client: ControlClient, path: str) -> None:

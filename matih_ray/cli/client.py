@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,11 +16,13 @@ from matih_ray.api.wire import (
     HealthBody,
     PageBody,
     PluginBody,
+    Problem,
     RunBody,
 )
-from matih_ray.cli.failures import EXIT_CALLER, CliError
+from matih_ray.cli.failures import EXIT_CALLER, EXIT_ENVIRONMENT, CliError, of_problem
 from matih_ray.cli.requests import MAX_PAGES, PAGE_ITEMS, ApiRequests, Query
 from matih_ray.control.webhooks import WebhookCreated
+from matih_ray.errors import MatihError
 from matih_ray.model.connector import ConnectorTest, ConnectorUsage, Notification
 from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.preview import Preview
@@ -291,6 +293,23 @@ class ControlClient(ApiRequests):
             return TypeAdapter(dict[str, JsonValue]).validate_json(response.content or b"{}")
         except ValidationError:
             raise self._not_ours(response) from None
+
+    def say(
+        self, session_id: str, message: str, progress: Callable[[str], None]
+    ) -> dict[str, JsonValue]:
+        """A message to the agent; `progress` is told what it does until it answers."""
+        path = f"/api/v1/agents/ingestion/sessions/{quote(session_id, safe='')}/chat"
+        for kind, data in self._events(path, {"message": message}):
+            try:
+                if kind == "problem":
+                    raise of_problem(Problem.from_json(data))
+                told = TypeAdapter(dict[str, JsonValue]).validate_json(data)
+            except (ValidationError, MatihError):
+                break
+            if kind == "answer":
+                return told
+            progress(str(told.get("message", "")))
+        raise CliError("the agent ended without an answer; say it again", EXIT_ENVIRONMENT)
 
 
 def _configuration_path(endpoint: EndpointBody, unit_id: str) -> str:

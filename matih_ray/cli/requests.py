@@ -112,6 +112,34 @@ class ApiRequests:
             raise of_problem(self._value(Problem, response))
         raise self._not_ours(response)
 
+    def _events(self, path: str, body: dict[str, JsonValue]) -> Iterator[tuple[str, str]]:
+        """Kind and data of the server-sent events that a POST is answered with."""
+        headers = {
+            "Authorization": f"Bearer {self._known_token()}",
+            "Accept": "text/event-stream",
+        }
+        try:
+            with self._http.stream(
+                "POST", self._url + path, json=body, headers=headers
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    if response.headers.get("content-type") == PROBLEM_MEDIA_TYPE:
+                        raise of_problem(self._value(Problem, response))
+                    raise self._not_ours(response)
+                kind = ""
+                for line in response.iter_lines():
+                    name, _, value = line.partition(": ")
+                    if name == "event":
+                        kind = value
+                    elif name == "data":
+                        yield kind, value
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise CliError(
+                f"the connection to {self._url} broke ({type(error).__name__}); is it running?",
+                EXIT_ENVIRONMENT,
+            ) from None
+
     def _value(self, kind: type[Body], response: httpx.Response) -> Body:
         try:
             return kind.from_json(response.content)

@@ -55,7 +55,7 @@ def claimed(
         raise ValidationError(
             f"Idempotency-Key must have 1 to {MAX_KEY_CHARS} characters", field="Idempotency-Key"
         )
-    name = f"idempotency::{kind}::{hashlib.sha256(key.encode()).hexdigest()}"
+    name = _name(kind, key)
     digest = _digest(body)
     stored, version = _claim(ports, tenant_id, name, digest)
     if stored.done:
@@ -69,6 +69,25 @@ def claimed(
         raise
     after = stored.model_copy(update={"done": True})
     ports.kv.compare_and_set(tenant_id, name, after.to_dict(), version)
+
+
+def claim_of(ports: Ports, tenant_id: TenantId, kind: str, key: str) -> Claim | None:
+    """What a key was claimed for, whoever holds it; None if it is free."""
+    found = ports.kv.get(tenant_id, _name(kind, key))
+    if found is None:
+        return None
+    assert isinstance(found.value, dict)  # noqa: S101 we wrote it
+    stored = _Stored.from_json(found.value)
+    return Claim(stored.resource_id, stored.done)
+
+
+def release(ports: Ports, tenant_id: TenantId, kind: str, key: str) -> None:
+    """Free a key. Only for who knows that its holder has died without making anything."""
+    ports.kv.delete(tenant_id, _name(kind, key))
+
+
+def _name(kind: str, key: str) -> str:
+    return f"idempotency::{kind}::{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _claim(ports: Ports, tenant_id: TenantId, name: str, digest: str) -> tuple[_Stored, int]:

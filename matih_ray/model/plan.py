@@ -41,7 +41,8 @@ class IngestionPlan(Value):
     """What one run reads: slices in commit order, how they were cut, and estimates.
 
     `resumable` is False when slices mean something only inside one database snapshot; such a run
-    commits once, at its end, and starts over after a crash.
+    commits once, at its end, and starts over after a crash. `replaces` is True when the sink will
+    hold what this plan reads and nothing else, so that no place of an earlier cursor stays true.
     """
 
     endpoint_id: EndpointId
@@ -50,6 +51,7 @@ class IngestionPlan(Value):
     strategy: str
     statistics: dict[str, JsonValue] = {}
     resumable: bool = True
+    replaces: bool = False
     cursor_column: str | None = None
     notes: tuple[str, ...] = ()
 

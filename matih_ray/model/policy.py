@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from matih_ray.model.finalize import Finalize
 from matih_ray.model.value import JsonValue, Value
 
 # Large enough that a slice's fixed cost (connection, query start, one file) is under a few per
@@ -124,6 +125,7 @@ class IngestionPolicy(Value):
     `partition_by` uses Iceberg's transforms: `day(created_at)`, `bucket(16, id)`, `region`.
     `key_columns` (by default the unit's primary key), `order_column` (by default the cursor) and
     `delete_column` say how a merge tells rows apart, which version is newer and which are deleted.
+    With `finalize` readers see a run's rows all at once, and only if they pass its checks.
     """
 
     mode: DataMode = DataMode.RAW
@@ -148,6 +150,7 @@ class IngestionPolicy(Value):
     delete_column: str | None = None
     target: str | None = None
     schema_change: SchemaChange = SchemaChange.EVOLVE
+    finalize: Finalize | None = None
     verify: Verify = Verify.COUNT
 
     @model_validator(mode="after")

@@ -14,6 +14,8 @@ from matih_ray.model.value import Value
 
 # Savepoints that a record lists; the files of older ones stay.
 MAX_SAVEPOINTS = 20
+# As many as there are key groups: a task beyond would have no keys.
+MAX_PARALLELISM = 128
 
 
 class StreamJobState(str, Enum):
@@ -53,17 +55,23 @@ class Savepoint(Value):
 
 
 class StreamProgress(Value):
-    """What the owner last told. `watermark_holder` is the partition that windows wait for."""
+    """What the owner last told. `watermark_holder` is the partition that windows wait for.
+    `changed_rows` are updates and deletes where rows can only be appended. `rejected_rows` are
+    those of the side table: late, unreadable and changed ones. `slot_lag_bytes` is how much of its
+    log a database keeps for the job."""
 
     rows_in: int = 0
     rows_out: int = 0
     late_rows: int = 0
     bad_rows: int = 0
+    changed_rows: int = 0
+    rejected_rows: int = 0
     watermark: datetime | None = None
     watermark_holder: str | None = None
     checkpoints: int = 0
     checkpoint_s: float = 0.0
     state_bytes: int = 0
+    slot_lag_bytes: int | None = None
 
 
 class StreamJob(Value):
@@ -81,6 +89,7 @@ class StreamJob(Value):
     target: str = ""
     options: dict[str, str] = {}
     checkpoint_interval_s: Annotated[float, Field(gt=0)] = 60.0
+    parallelism: Annotated[int, Field(ge=1, le=MAX_PARALLELISM)] = 1
     savepoint_path: str | None = None
     allow_other_query: bool = False
     state: StreamJobState = StreamJobState.CREATED

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
 from matih_ray.api.agent_app import create_agent_app
 from matih_ray.control.authorization import Role
 from matih_ray.control.ports import Ports
+from matih_ray.registry import Registry
 from matih_ray.settings import Settings
 from matih_ray.state.factory import open_stores
 from matih_ray.testing.fakes import InlineLauncher, memory_registry
@@ -28,6 +29,11 @@ class AgentLab:
     ports: Ports
     app: FastAPI
     client: Client
+    portal: BlockingPortal
+
+    def await_(self, call, *args):
+        """What a coroutine function returns, on the application's event loop."""
+        return self.portal.call(call, *args)
 
     def as_(self, *roles: Role, **who: str) -> dict[str, str]:
         return bearer(self.ports.settings, *roles, **who)
@@ -68,14 +74,25 @@ class Chat:
         return self.lab.client.get(self.path).json()
 
 
-def open_agent_lab(home: Path, **changes: object) -> Iterator[AgentLab]:
+def registry_of(types: Collection[str] | None) -> Registry:
+    registry = memory_registry()
+    if types is None:
+        return registry
+    sources = {name: registry.plugins["sources"][name] for name in types}
+    return Registry({**registry.plugins, "sources": sources})
+
+
+def open_agent_lab(
+    home: Path, types: Collection[str] | None = None, **changes: object
+) -> Iterator[AgentLab]:
+    """An application over stores below `home`; with `types`, only these are installed."""
     settings = Settings.model_validate({"home": home, **changes})
     stores = open_stores(settings)
     launcher = InlineLauncher()
     ports = launcher.attach(
         Ports(
             settings=settings,
-            registry=memory_registry(),
+            registry=registry_of(types),
             metadata=stores.metadata,
             kv=stores.kv,
             credentials=stores.credentials,
@@ -85,5 +102,6 @@ def open_agent_lab(home: Path, **changes: object) -> Iterator[AgentLab]:
     app = create_agent_app(ports)
     with start_blocking_portal() as portal:
         headers = bearer(settings, Role.DATA_ENGINEER)
-        yield AgentLab(ports, app, Client(portal, app, headers))
+        yield AgentLab(ports, app, Client(portal, app, headers), portal)
+        portal.call(app.state.dialogue.stop)
     stores.close()

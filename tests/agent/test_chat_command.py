@@ -31,7 +31,12 @@ def talk(lab: AgentLab, typed: str) -> subprocess.CompletedProcess[str]:
 def test_a_conversation_is_held_line_by_line(lab: AgentLab):
     tables = '{"tables": {"public.orders": 10}, "clientKey": "none"}'
     done = talk(lab, f"memory\n{tables}\n{SECRET}\nall\nok\ngo\nexit\nnot said\n")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "Testing the connection to MEMORY …",
+        "Looking for streams …",
+        "Starting 1 run …",
+    ]
     assert done.stdout.startswith("Welcome! What type of data source")
     assert "1 of 1 first runs are started" in done.stdout
     assert SECRET not in done.stdout
@@ -43,4 +48,4 @@ def test_the_end_of_the_input_ends_the_conversation_and_removes_its_draft(lab: A
     assert done.returncode == 0, done.stderr
     assert "I found 1 stream:" in done.stdout
     assert lab.ports.metadata.list_endpoints("acme", offset=0, limit=10) == []
-    assert lab.app.state.dialogue.sessions.evict(lab.ports.clock()) == []
+    assert lab.await_(lab.app.state.dialogue.sessions.evict, lab.ports.clock()) == []

@@ -132,13 +132,13 @@ def test_sessions_expire_after_a_day_without_a_message(lab: AgentLab):
     chat, other = lab.open(), lab.open()
     talking = dialogue(lab)
     late = utc_now() + timedelta(hours=23, minutes=59)
-    object.__setattr__(talking, "_ports", replace(lab.ports, clock=lambda: late))
+    talking.ports = replace(lab.ports, clock=lambda: late)
     assert other.say("help")
     later = late + timedelta(minutes=2)
-    object.__setattr__(talking, "_ports", replace(lab.ports, clock=lambda: later))
+    talking.ports = replace(lab.ports, clock=lambda: later)
     assert_problem(lab.client.get(chat.path), 404, "NOT_FOUND")
     assert lab.client.get(other.path).status_code == 200
-    assert talking.evict() == 1
+    assert lab.await_(talking.evict) == 1
 
 
 def test_a_full_replica_says_so(lab: AgentLab):
@@ -179,7 +179,7 @@ def test_messages_of_one_session_are_answered_one_after_the_other(lab: AgentLab)
 def test_no_secret_is_kept_of_a_conversation(lab: AgentLab, messages: list[str]):
     chat = lab.open()
     said = "".join(chat.say(message) for message in messages)
-    session = dialogue(lab).sessions.get(chat.last["session_id"])
+    session = lab.await_(dialogue(lab).sessions.get, chat.last["session_id"])
     kept = session.to_json() + said + json.dumps(chat.show()) + repr(dialogue(lab).__dict__)
     assert SECRET not in kept
     assert "wJalrXUtnFEMI" not in kept
@@ -207,7 +207,7 @@ class AwayLauncher:
 def test_what_failed_is_tried_again_without_making_anything_twice(lab: AgentLab):
     launcher = AwayLauncher()
     talking = dialogue(lab)
-    object.__setattr__(talking, "_ports", replace(lab.ports, launcher=launcher))
+    talking.ports = replace(lab.ports, launcher=launcher)
     chat = in_memory(lab)
     for text in ("all", "once a day", "ok"):
         chat.say(text)
@@ -223,3 +223,39 @@ def test_what_failed_is_tried_again_without_making_anything_twice(lab: AgentLab)
     assert sorted(run.run_id for run in runs) == sorted(o["run_id"] for o in outcomes)
     chat.say("retry")
     assert len(lab.ports.metadata.list_runs("acme", limit=100)) == 2
+
+
+def test_a_host_that_may_not_be_connected_is_doubted_at_once(tmp_path: Path):
+    for lab in open_agent_lab(tmp_path / "home", ("POSTGRESQL",), hosts_denied="127.0.0.0/8"):
+        chat = lab.open()
+        chat.say("postgres")
+        said = chat.say("host: 127.0.0.1")
+        assert said.startswith("A doubt: sources may not be at 127.0.0.1")
+        assert said.endswith("What is the Port (usually 5432)?")
+        assert chat.last["data"]["missing_fields"][0] == "port"
+
+
+def test_rows_go_where_the_user_said_and_later_runs_go_the_same_way(lab: AgentLab):
+    chat = in_memory(lab)
+    chat.say("orders")
+    said = chat.say("destination: tape")
+    assert "I do not know that destination. There are: " in said
+    assert "raw" in said
+    chat.say("destination: raw")
+    assert chat.state == "configure_sync"
+    assert chat.last["data"]["destination"] == "raw"
+    assert "- Destination: `raw`" in chat.say("ok")
+    chat.say("hourly")
+    chat.say("ok")
+    said = chat.say("go")
+    [outcome] = chat.last["data"]["outcomes"]
+    assert outcome["problem"] is None, said
+    assert outcome["link"] == f"/api/v1/tenants/acme/runs/{outcome['run_id']}"
+    assert outcome["link"] in said
+    run = lab.ports.metadata.get_run("acme", outcome["run_id"])
+    assert run.stream.sink_id == "raw"
+    [schedule] = lab.ports.metadata.list_schedules("acme")
+    assert schedule.sink_id == "raw"
+    endpoint_id, unit_id = run.stream.endpoint_id, run.stream.unit_id
+    found = lab.ports.metadata.get_unit_configurations("acme", endpoint_id, [unit_id])
+    assert (found[unit_id].sink_id, found[unit_id].policy) == ("raw", run.policy)

@@ -80,13 +80,15 @@ def message_of(draft: dict[str, Any]) -> str:
     names = {"accessKeyId": "access key", "secretAccessKey": "secret key"}
     lines += [f"{names.get(n, n)}: {value}" for n, value in draft["credentials"].items()]
     lines += ["password: none"] if draft["type"] == "POSTGRESQL" else []
+    if draft["type"] == "SNOWFLAKE":
+        lines += ["warehouse: COMPUTE_WH", "schema: PUBLIC", "role: READER"]
     names = {"endpointOverride": "endpoint"}
     lines += [f"{names.get(n, n)}: {value}" for n, value in draft.get("metadata", {}).items()]
     lines += ["ssl: off"] if draft.get("sslEnabled") is False else []
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("name", ["POSTGRESQL", "MYSQL", "S3"])
+@pytest.mark.parametrize("name", ["POSTGRESQL", "MYSQL", "SNOWFLAKE", "S3"])
 def test_each_template_leads_to_the_rows_of_its_source(
     lab: Lab, http: httpx.Client, name: str
 ) -> None:

@@ -7,12 +7,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
 
 from matih_ray.agent.conversation import State
 from matih_ray.agent.dialogue import Answer, Dialogue
 from matih_ray.agent.sessions import Session
+from matih_ray.agent.turns import Progress
 from matih_ray.agent.words import MAX_MESSAGE_CHARS
 from matih_ray.api.requests import PrincipalOf
+from matih_ray.api.routes.agent_stream import streamed, wants_stream
 from matih_ray.model.value import JsonValue
 
 router = APIRouter(prefix="/ingestion/sessions", tags=["agent"])
@@ -68,8 +71,8 @@ class SessionBody(AnswerBody):
         )
 
 
-def dialogue_of(request: Request) -> Dialogue:
-    """The conversations of this process."""
+async def dialogue_of(request: Request) -> Dialogue:
+    """The conversations of this process. Not a plain function: those are run in threads."""
     dialogue: Dialogue = request.app.state.dialogue
     return dialogue
 
@@ -84,12 +87,27 @@ async def open_session(principal: PrincipalOf, dialogue: DialogueOf) -> AnswerBo
     return AnswerBody.of(await dialogue.open(principal))
 
 
-@router.post("/{sessionId}/chat", summary="Say something")
+@router.post("/{sessionId}/chat", summary="Say something", response_model=AnswerBody)
 async def chat(
-    session_id: SessionPath, message: Message, principal: PrincipalOf, dialogue: DialogueOf
-) -> AnswerBody:
-    """Answers when what follows is done; a connection test takes up to a minute."""
-    return AnswerBody.of(await dialogue.say(principal, session_id, message.message))
+    session_id: SessionPath,
+    message: Message,
+    principal: PrincipalOf,
+    dialogue: DialogueOf,
+    request: Request,
+) -> AnswerBody | Response:
+    """Answers when what follows is done; a connection test takes up to a minute.
+
+    With `Accept: text/event-stream`, events tell meanwhile what is being done.
+    """
+
+    async def say(progress: Progress) -> AnswerBody:
+        said = await dialogue.say(principal, session_id, message.message, progress)
+        return AnswerBody.of(said)
+
+    if not wants_stream(request.headers.get("accept", "")):
+        return await say(lambda _: None)
+    await dialogue.show(principal, session_id)
+    return streamed(say, request.state.request_id)
 
 
 @router.get("/{sessionId}", summary="Show a conversation")
@@ -97,7 +115,7 @@ async def get_session(
     session_id: SessionPath, principal: PrincipalOf, dialogue: DialogueOf
 ) -> SessionBody:
     """With its history, from which secrets were removed before it was stored."""
-    session = dialogue.show(principal, session_id)
+    session = await dialogue.show(principal, session_id)
     return SessionBody.of_session(session, dialogue.answer_of(session))
 
 
