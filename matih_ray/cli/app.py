@@ -19,6 +19,7 @@ from matih_ray.cli import (
     service,
     sql,
     state,
+    tables,
     units,
 )
 from matih_ray.cli.requests import ClientSettings
@@ -74,6 +75,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")
 app.command("sql")(sql.sql)
 app.command("maintain")(maintain.maintain)
+app.add_typer(tables.app, name="tables")
 app.add_typer(state.app, name="state")
 app.command("chat")(chat.chat)
 app.command("token")(service.token)

@@ -8,7 +8,7 @@ from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.building import DEFAULT_SINK, build_source
 from matih_ray.control.cdm_sinks import check_data_mode
 from matih_ray.control.ports import Ports
-from matih_ray.control.streams import check_sink, stored_checkpoint, stream_of
+from matih_ray.control.streams import check_finalize, check_sink, stored_checkpoint, stream_of
 from matih_ray.errors import ConflictError, UnitDisabledError, ValidationError
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.ids import EndpointId, SinkId, TenantId, UnitId
@@ -80,6 +80,7 @@ def checked_load(ports: Ports, tenant_id: TenantId, request: LoadRequest) -> Loa
     check_policy(unit, policy)
     check_filter(ports, endpoint, policy)
     check_data_mode(ports, tenant_id, unit, sink_id, policy)
+    check_finalize(ports, tenant_id, sink_id, policy)
     stream = stream_of(ports, endpoint, request.unit_id, sink_id)
     return Load(stream, unit, policy, staging)
 
@@ -130,13 +131,18 @@ def check_filter(ports: Ports, endpoint: EndpointRecord, policy: IngestionPolicy
     Raises:
         ValidationError: The source takes no filter, or not this one.
     """
+    check_filter_of(ports, endpoint.type, policy)
+
+
+def check_filter_of(ports: Ports, type_: str, policy: IngestionPolicy) -> None:
+    """The same for a connector type. Raises as `check_filter`."""
     if policy.filter is None:
         return
-    source = ports.registry.resolve("sources", endpoint.type)
+    source = ports.registry.resolve("sources", type_)
     model: type[Value] | None = getattr(source, "filter_model", None)
     if model is None:
         raise ValidationError(
-            f"{endpoint.type} sources take no filter; choose columns or another unit",
+            f"{type_} sources take no filter; choose columns or another unit",
             field="policy.filter",
         )
     model.from_json(dict(policy.filter))
@@ -158,6 +164,8 @@ def check_policy(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> None:
         named.append(("orderColumn", policy.order_column))
     if policy.delete_column is not None:
         named.append(("deleteColumn", policy.delete_column))
+    if policy.finalize is not None:
+        named += [(f"finalize.{field}", name) for field, name in policy.finalize.columns]
     for field, name in named:
         if name not in columns:
             raise ValidationError(

@@ -27,6 +27,7 @@ from matih_ray.model.checkpoint import Checkpoint, StreamKey
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
 from matih_ray.model.policy import DataMode, IngestionPolicy, RunMode, WriteMode
 from matih_ray.model.run import RunRecord, RunState
+from matih_ray.sinks.base import SupportsFinalize
 from matih_ray.state.base import MAX_PAGE_ROWS, EndpointRecord, UnitStateRecord
 
 # Runs of one unit that are looked through for one that has moved the stream on. A run that was
@@ -71,6 +72,27 @@ def check_sink(ports: Ports, tenant_id: TenantId, sink_id: SinkId) -> None:
     if endpoint is None or endpoint.type not in names:
         raise ValidationError(
             f"no sink has the id {sink_id!r}; built-in sinks: {', '.join(names)}", field="sinkId"
+        )
+
+
+def check_finalize(
+    ports: Ports, tenant_id: TenantId, sink_id: SinkId, policy: IngestionPolicy
+) -> None:
+    """Do nothing if the policy finalizes no runs, or the sink can do that.
+
+    Raises:
+        ValidationError: It cannot.
+    """
+    if policy.finalize is None:
+        return
+    type_ = sink_id
+    if sink_id not in ports.registry.names("sinks"):
+        type_ = SinkId(ports.metadata.get_endpoint(tenant_id, EndpointId(sink_id)).type)
+    if not isinstance(ports.registry.resolve("sinks", type_), SupportsFinalize):
+        raise ValidationError(
+            f"sink {sink_id!r} shows rows as they are committed and cannot audit them before; "
+            "leave finalize out, or choose an Iceberg sink",
+            field="policy.finalize",
         )
 
 

@@ -12,7 +12,7 @@ from matih_ray.control.building import DEFAULT_SINK
 from matih_ray.control.cdm_sinks import check_data_mode
 from matih_ray.control.loads import check_filter, check_policy, configuration_of
 from matih_ray.control.ports import Ports
-from matih_ray.control.streams import check_sink
+from matih_ray.control.streams import check_finalize, check_sink
 from matih_ray.errors import StateConflictError
 from matih_ray.model.ids import EndpointId, SinkId, TenantId, UnitId
 from matih_ray.model.policy import IngestionPolicy
@@ -73,6 +73,7 @@ def configure_unit(
     if given.keys() & {"sink_id", "policy"}:
         sink_id, policy = after.sink_id or DEFAULT_SINK, after.policy or IngestionPolicy()
         check_data_mode(ports, tenant_id, unit, sink_id, policy)
+        check_finalize(ports, tenant_id, sink_id, policy)
     if after == before:
         return before
     noted = {"updated_by": principal.subject, "updated_at": ports.clock()}

@@ -61,7 +61,7 @@ class Committer:
     def visible(self) -> bool:
         """Readers of the sink see everything that was committed."""
         if self._marker is None:
-            return self._prepared.write_mode.shows_each_commit
+            return self._prepared.shows_each_commit
         return self._marker.published
 
     def recover(self) -> int:
@@ -114,7 +114,7 @@ class Committer:
             epoch=record.epoch,
             sequence=(previous.sequence if previous else 0) + 1,
             through=self.through + len(receipts),
-            published=last or self._prepared.write_mode.shows_each_commit,
+            published=last or self._prepared.shows_each_commit,
             rows_total=(previous.rows_total if previous else 0) + rows,
         )
         settings, run_id, reach = self._ports.settings, record.run_id, str(marker.through)

@@ -39,6 +39,7 @@ def sink_target(
         checksum=policy.verify is Verify.CHECKSUM,
         merge=merge_rule(record, unit, schema),
         schema_change=policy.schema_change,
+        finalize=policy.finalize,
     )
 
 

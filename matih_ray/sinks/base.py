@@ -28,11 +28,13 @@ import pyarrow as pa
 
 from matih_ray.model.cdm import CdmModel
 from matih_ray.model.checkpoint import StreamKey
+from matih_ray.model.finalize import Finalize
 from matih_ray.model.ids import RunId
 from matih_ray.model.maintenance import MaintenancePolicy, MaintenanceReport
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.policy import DEFAULT_FILE_BYTES, MergeRule, SchemaChange, WriteMode
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
+from matih_ray.model.tables import TableSnapshot
 from matih_ray.model.value import JsonValue, Value
 
 
@@ -54,18 +56,26 @@ class SinkTarget:
     checksum: bool = False
     merge: MergeRule | None = None
     schema_change: SchemaChange = SchemaChange.FAIL
+    finalize: Finalize | None = None
 
 
 class PreparedTarget(Value):
     """A target that exists: everything writers and the committer need, as plain data.
 
-    `payload` belongs to the sink that made it and must hold no secrets.
+    `payload` belongs to the sink that made it and must hold no secrets. With `gathers` readers see
+    nothing of a run before its commit with `published=True`, whatever the write mode.
     """
 
     stream: StreamKey
     display_name: str
     write_mode: WriteMode
     payload: dict[str, JsonValue]
+    gathers: bool = False
+
+    @property
+    def shows_each_commit(self) -> bool:
+        """Readers see each commit at once, and not a run's commits as a whole."""
+        return self.write_mode.shows_each_commit and not self.gathers
 
 
 class CommitOutcome(str, Enum):
@@ -188,6 +198,18 @@ class SupportsWork(Protocol):
 
 
 @runtime_checkable
+class SupportsFinalize(Protocol):
+    """A sink that gathers a run's rows unseen and audits them before readers see them.
+
+    `prepare` then returns a target that `gathers` if `SinkTarget.finalize` is there, and a commit
+    with `published=True` raises `AuditFailedError` if the rows are not as declared; readers and
+    markers are as they were then.
+    """
+
+    finalizes: ClassVar[bool]
+
+
+@runtime_checkable
 class SupportsRollback(Protocol):
     """A sink that can take back what a run has committed."""
 
@@ -197,6 +219,37 @@ class SupportsRollback(Protocol):
         Raises:
             ConflictError: Others have committed since, or what was before is gone.
             SinkError: The table cannot be reached.
+        """
+
+
+@runtime_checkable
+class SupportsHistory(Protocol):
+    """A sink whose tables can be read as they were."""
+
+    def tables(self) -> list[str]:
+        """Dotted names of all tables of the sink's tenant, without the tenant's own part."""
+
+    def snapshots(self, table: str) -> list[TableSnapshot]:
+        """The states of a table that can still be read, newest first.
+
+        Raises:
+            SinkError: The table is not there, or the catalog cannot be reached.
+        """
+
+    def repartition(self, table: str, partition_by: tuple[str, ...]) -> None:
+        """Let new files of a table be partitioned in another way.
+
+        Raises:
+            ValidationError: A transform or a column is wrong.
+            SinkError: The table is not there, or the catalog cannot be reached.
+        """
+
+    def rename_column(self, table: str, column: str, name: str) -> None:
+        """Give a column another name, under which it keeps its values.
+
+        Raises:
+            ValidationError: There is no such column, or the name is taken.
+            SinkError: The table is not there, or the catalog cannot be reached.
         """
 
 

@@ -18,6 +18,7 @@ from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.testing.contracts.sink import LostReplyContract, SinkContract
 from matih_ray.testing.contracts.sink_lab import TENANT
+from matih_ray.testing.devstack.iceberg_java import IcebergJavaServer
 from matih_ray.testing.devstack.iceberg_rest import CommitFault, IcebergRestServer
 from matih_ray.testing.devstack.postgres import PostgresServer
 
@@ -88,6 +89,19 @@ def rest_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestLab]:
         yield RestLab(server, tmp_path_factory.mktemp("lake"))
 
 
+@pytest.fixture(scope="module")
+def reference_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IcebergLab]:
+    """Iceberg's own REST catalog: what it refuses, every catalog of the reference does."""
+    with IcebergJavaServer(tmp_path_factory.mktemp("warehouse")) as server:
+        yield IcebergLab(
+            Settings(
+                home=tmp_path_factory.mktemp("lake"),
+                iceberg_catalog_type="rest",
+                iceberg_catalog_uri=server.uri,
+            )
+        )
+
+
 class TestIcebergOnSqlite(SinkContract, LostReplyContract):
     @pytest.fixture
     def lab(self, sqlite_lab: SqlLab) -> SqlLab:
@@ -104,3 +118,9 @@ class TestIcebergOnRest(SinkContract, LostReplyContract):
     @pytest.fixture
     def lab(self, rest_lab: RestLab) -> RestLab:
         return rest_lab
+
+
+class TestIcebergOnReferenceRest(SinkContract):
+    @pytest.fixture
+    def lab(self, reference_lab: IcebergLab) -> IcebergLab:
+        return reference_lab

@@ -1,14 +1,17 @@
 """Random histories of merges, maintenance, schema changes and rollbacks against a dict: the table
-equals the model after every step, whoever reads it.
+equals the model after every step, read by PyIceberg, Daft and DuckDB.
 
-`MERGE_HISTORIES=300` runs more of them; a failing one names its seed.
+`MERGE_HISTORIES=300` runs more of them; a failing one names its seed. What happened in all of them
+together is counted, and it is an error if something never did.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -21,15 +24,18 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from matih_ray.errors import MatihError, SinkUnavailableError
+from matih_ray.errors import AuditFailedError, MatihError, SinkUnavailableError
+from matih_ray.model.finalize import Finalize
 from matih_ray.model.maintenance import MaintenancePolicy, MaintenanceTask
 from matih_ray.model.policy import MergeRule, SchemaChange, WriteMode
+from matih_ray.model.receipt import WriteReceipt
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget, WorkItem
 from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg import merge_work as work_module
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
-from matih_ray.testing.contracts.sink_lab import TENANT, marker, target, write
+from matih_ray.sinks.iceberg.naming import safe_name
+from matih_ray.testing.contracts.sink_lab import TENANT, marker, stream, target, write
 
 HISTORIES = int(os.environ.get("MERGE_HISTORIES") or 12)
 STEPS = 8
@@ -50,6 +56,14 @@ WIDER = pa.field("extra", pa.struct([("a", pa.int64()), ("b", pa.string())]))
 COLUMNS = [*SCHEMA.names, "extra", "amount__string"]
 LAYOUTS = [(), ("region",), ("bucket(3, id)",), ("shop", "region")]
 KEYS = [("id",), ("id", "shop")]
+# What must have happened in some history, to a row, to the table or to a process.
+EVENTS = {
+    *("insert", "update", "delete", "key move", "late version"),
+    *("schema change", "rollback", "append", "rival", "compaction", "loss", "lost reply"),
+    *("crash in work", "crash before commit", "crash after commit", "crash in maintenance"),
+    *("repartitioned", "finalized", "audit failed"),
+    *(task.value for task in MaintenanceTask),
+}
 
 Row = dict[str, Any]
 
@@ -60,8 +74,10 @@ class Model:
 
     rule: MergeRule
     rows: dict[tuple[object, ...], Row] = field(default_factory=dict)
+    happened: Counter[str] = field(default_factory=Counter)
 
     def merge(self, batches: Sequence[Sequence[Row]]) -> None:
+        before = dict(self.rows)
         newest: dict[tuple[object, ...], Row] = {}
         for row in (row for batch in batches for row in batch):
             self._keep_newer(newest, row)
@@ -70,6 +86,18 @@ class Model:
         for key, row in list(self.rows.items()):
             if self.rule.delete is not None and row[self.rule.delete]:
                 del self.rows[key]
+        self._count(before, newest)
+
+    def _count(self, before: dict[tuple[object, ...], Row], came: object) -> None:
+        for key in (*before, *self.rows):
+            old, new = before.get(key), self.rows.get(key)
+            if old is None or new is None:
+                self.happened["insert" if old is None else "delete"] += 1
+            elif old != new:
+                self.happened["update"] += 1
+                self.happened["key move"] += old["region"] != new["region"]
+            elif key in came:  # type: ignore[operator] # a mapping
+                self.happened["late version"] += 1
 
     def _keep_newer(self, rows: dict[tuple[object, ...], Row], row: Row) -> None:
         key = tuple(row[name] for name in self.rule.key)
@@ -81,6 +109,10 @@ class Model:
             return 0
         version = row[self.rule.order]
         return -1 if version is None else version
+
+
+class Killed(BaseException):
+    """The end of a process: nobody on the way catches it, so nobody tidies up."""
 
 
 @dataclass
@@ -101,7 +133,8 @@ class Meddler:
 class History:
     """One table and its model, and what can happen to both."""
 
-    def __init__(self, settings: Settings, seed: int) -> None:
+    def __init__(self, settings: Settings, seed: int, happened: Counter[str] | None = None) -> None:
+        self.happened: Counter[str] = Counter() if happened is None else happened
         self.random = random.Random(seed)
         self.settings = settings
         choose = self.random.choice
@@ -114,7 +147,7 @@ class History:
             schema=SCHEMA, mode=WriteMode.MERGE, partition_by=choose(LAYOUTS), merge=self.rule
         )
         self.wanted = replace(self.wanted, schema_change=SchemaChange.EVOLVE)
-        self.model = Model(self.rule)
+        self.model = Model(self.rule, happened=self.happened)
         self.schema = SCHEMA
         self.run = 0
         self.new_keys = 10_000  # ids that nothing else uses
@@ -132,35 +165,81 @@ class History:
         if self.run > 1 and self.random.random() < 0.3:
             self.change_schema()
         sink = self.sink()
-        prepared = sink.prepare(replace(self.wanted, schema=self.schema))
+        finalize = self.finalize()
+        if self.run > 1 and self.random.random() < 0.15:
+            self.repartition()
+        prepared = sink.prepare(replace(self.wanted, schema=self.schema, finalize=finalize))
         slices = [self.changes() for _ in range(self.random.randint(1, 3))]
         for slice_ in slices[:1] if self.random.random() < 0.3 else []:
             write(
                 sink, prepared, [self.batch_of(slice_)]
             )  # an attempt that died before its receipt
         receipts = [write(sink, prepared, [self.batch_of(s)], n) for n, s in enumerate(slices)]
-        accident = self.random.choice(
-            [self.nothing, self.append, self.compaction, self.loss, self.lost_reply]
+        parked = self.park(prepared, receipts) if finalize is not None else 0
+        receipts = receipts[parked:]
+        accidents = [self.nothing, self.append, self.rival, self.compaction, self.loss]
+        accident = self.random.choice([*accidents, self.lost_reply, self.crash])
+        first = marker(2 if parked else 1, run=f"run {self.run}").model_copy(
+            update={"rows_total": sum(map(len, slices))}
         )
-        first = marker(1, run=f"run {self.run}")
         accident(prepared, sink)
         try:
-            sink.commit(prepared, receipts, first)
-        except MatihError:
+            with self.dying() if accident == self.crash else nullcontext():
+                sink.commit(prepared, receipts, first)
+        except (MatihError, Killed) as error:
             again = self.sink()
-            assert again.last_marker(prepared) != first
-            assert again.commit(prepared, receipts, first) is CommitOutcome.APPLIED
+            was_applied = again.last_marker(prepared) == first
+            if isinstance(error, MatihError) and was_applied:
+                pytest.fail(f"applied, and told otherwise: {error.message}")
+            outcome = again.commit(prepared, receipts, first)
+            wanted = CommitOutcome.ALREADY_APPLIED if was_applied else CommitOutcome.APPLIED
+            assert outcome is wanted
         assert self.sink().commit(prepared, receipts, first) is CommitOutcome.ALREADY_APPLIED
         before = dict(self.model.rows)
+        self.happened["finalized"] += finalize is not None
         self.model.merge([[self.placed(row) for row in slice_] for slice_ in slices])
         self.check(prepared)
         if self.random.random() < 0.2:
             self.sink().rollback(prepared, first.run_id)
+            self.happened["rollback"] += 1
             self.model.rows = before
             self.check(prepared)
         if self.random.random() < 0.5:
-            self.care(prepared, self.random.choice(list(MaintenanceTask)))
+            self.care(prepared, self.random.choice(list(MaintenanceTask)), killing=0.3)
             self.check(prepared)
+
+    def finalize(self) -> Finalize | None:
+        """Whether this run is gathered and audited, and by what."""
+        if self.random.random() < 0.7:
+            return None
+        return Finalize(
+            unique=self.rule.key, not_null=("id",), tag=self.random.choice([None, "ok"])
+        )
+
+    def park(self, prepared: PreparedTarget, receipts: Sequence[WriteReceipt]) -> int:
+        """Commit a slice that readers do not see yet; returns how many. Perhaps others die first
+        of an audit."""
+        if self.random.random() < 0.3:
+            strict = replace(self.wanted, schema=self.schema, finalize=Finalize(min_rows=10**6))
+            doomed = self.sink().prepare(strict)
+            told, none = marker(1, run=f"doomed {self.run}"), write(self.sink(), doomed, [])
+            with pytest.raises(AuditFailedError):
+                self.sink().commit(doomed, [none], told)
+            self.happened["audit failed"] += 1
+            self.check(prepared)
+        if len(receipts) < 2:
+            return 0
+        told = marker(1, run=f"run {self.run}", published=False)
+        self.sink().commit(prepared, receipts[:1], told)
+        self.check(prepared)
+        return 1
+
+    def repartition(self) -> None:
+        """New files are laid out in another way from now on."""
+        layout = self.random.choice([one for one in LAYOUTS if one != ("shop", "region")])
+        table = ".".join(map(safe_name, self.wanted.path[1:]))
+        self.sink().repartition(table, layout)
+        self.happened["repartitioned"] += 1
 
     def change_schema(self) -> None:
         """The source gains, loses or changes columns."""
@@ -175,7 +254,9 @@ class History:
             fields["amount"] = pa.field("amount", kind)
         else:
             fields["version"] = pa.field("version", pa.int64())
-        self.schema = pa.schema(list(fields.values()))
+        changed = pa.schema(list(fields.values()))
+        self.happened["schema change"] += changed != self.schema
+        self.schema = changed
 
     def batch_of(self, rows: Sequence[Row]) -> pa.RecordBatch:
         return pa.RecordBatch.from_pylist(list(rows), self.schema)
@@ -189,14 +270,39 @@ class History:
             stored["extra"] = {"b": None, **stored["extra"]}
         return stored
 
-    def care(self, prepared: PreparedTarget, *tasks: MaintenanceTask) -> None:
-        """Maintain the table, as if all that is there were old."""
+    def care(self, prepared: PreparedTarget, *tasks: MaintenanceTask, killing: float = 0.0) -> None:
+        """Maintain the table, as if all that is there were old; perhaps die while doing so."""
         policy = MaintenancePolicy(
             tasks=tasks, min_files=2, keep_snapshots=1, snapshot_age_s=0, orphan_age_s=0
         )
         name = ".".join(prepared.payload["identifier"][1:])
         later = datetime.now(timezone.utc) + timedelta(seconds=5)
-        assert self.sink().maintain(name, policy, later).error is None
+        try:
+            with self.dying() if self.random.random() < killing else nullcontext():
+                report = self.sink().maintain(name, policy, later)
+        except Killed:
+            self.happened["crash in maintenance"] += 1
+            return
+        assert report.error is None
+        self.happened["compact"] += report.compaction.files_before > 0
+        self.happened["manifests"] += report.manifests_after < report.manifests_before
+        self.happened["expire"] += report.snapshots_expired > 0
+        self.happened["orphans"] += report.orphan_files > 0
+
+    @contextmanager
+    def dying(self) -> Iterator[None]:
+        """The process dies at its next commit, before or after the catalog has made it."""
+        moment = self.random.choice(["after_commit", "before_commit"])
+
+        def die(session: Session) -> None:
+            self.happened[f"crash {moment.replace('_', ' ')}"] += 1
+            raise Killed
+
+        event.listen(Session, moment, die)
+        try:
+            yield
+        finally:
+            event.remove(Session, moment, die)
 
     def changes(self) -> list[Row]:
         """Inserts, updates, moves between partitions, late versions and deletions."""
@@ -240,18 +346,40 @@ class History:
             receipt = write(other, mine, [self.batch_of([row])])
             other.commit(mine, [receipt], marker(1, run=f"append {self.new_keys}"))
             self.model.rows[tuple(row[name] for name in self.rule.key)] = self.placed(row)
+            self.happened["append"] += 1
 
         sink.hire(Meddler(self.sink(), add))
+
+    def rival(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
+        """Another stream's merge, perhaps of the same keys, is faster."""
+        rows = self.changes()
+
+        def merge() -> None:
+            other = self.sink()
+            wanted = replace(self.wanted, schema=self.schema, stream=stream(f"rival {self.run}"))
+            mine = other.prepare(wanted)
+            receipt = write(other, mine, [self.batch_of(rows)])
+            other.commit(mine, [receipt], marker(1, run=f"rival {self.run}"))
+            self.model.merge([[self.placed(row) for row in rows]])
+            self.happened["rival"] += 1
+
+        sink.hire(Meddler(self.sink(), merge))
 
     def compaction(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
         """All files are replaced by others while the merge is planned, and the old ones deleted."""
         tasks = (MaintenanceTask.COMPACT, MaintenanceTask.MANIFESTS, MaintenanceTask.EXPIRE)
-        sink.hire(Meddler(self.sink(), lambda: self.care(prepared, *tasks)))
+
+        def compact() -> None:
+            self.care(prepared, *tasks)
+            self.happened["compaction"] += 1
+
+        sink.hire(Meddler(self.sink(), compact))
 
     def loss(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
         """The work is done and its worker does not live to tell."""
 
         def die() -> None:
+            self.happened["loss"] += 1
             raise SinkUnavailableError("the worker died")
 
         sink.hire(Meddler(self.sink(), die))
@@ -262,12 +390,23 @@ class History:
 
         def lose(session: Session) -> None:
             event.remove(Session, moment, lose)
+            self.happened["lost reply"] += 1
             raise OperationalError("COMMIT", None, Exception("connection lost"))
 
         event.listen(Session, moment, lose)
 
+    def crash(self, prepared: PreparedTarget, sink: IcebergSink) -> None:
+        """The process ends, perhaps before it comes to the commit."""
+        if self.random.random() < 0.4:
+
+            def die() -> None:
+                self.happened["crash in work"] += 1
+                raise Killed
+
+            sink.hire(Meddler(self.sink(), die))
+
     def check(self, prepared: PreparedTarget) -> None:
-        """PyIceberg and DuckDB read the model's rows."""
+        """PyIceberg, DuckDB and Daft read the model's rows."""
         table = self.table(prepared)
         expected = as_set(self.model.rows.values())
         scanned = table.scan().to_arrow().to_pylist()
@@ -278,14 +417,14 @@ class History:
             with duckdb.connect() as connection:
                 found = connection.read_parquet(files, union_by_name=True, hive_partitioning=False)
                 assert as_set(found.to_arrow_table().to_pylist()) == expected
-        summary = table.current_snapshot().summary
+        found = daft.read_iceberg(table).to_pylist()
+        assert as_set(found) == expected
+        assert len(found) == len(expected)
+        snapshot = table.current_snapshot()
+        if snapshot is None:
+            return
+        summary = snapshot.summary
         assert int(summary["total-records"]) == len(expected)
-
-    def check_with_daft(self) -> None:
-        """Daft reads them, too. Once a history: it costs more than all other readers together."""
-        prepared = self.sink().prepare(replace(self.wanted, schema=self.schema))
-        found = daft.read_iceberg(self.table(prepared)).to_pylist()
-        assert as_set(found) == as_set(self.model.rows.values())
 
 
 def as_set(rows: Any) -> set[str]:
@@ -305,12 +444,22 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(home=tmp_path_factory.mktemp("lake"))
 
 
+@pytest.fixture(scope="module")
+def happened() -> Iterator[Counter[str]]:
+    """What happened in all histories; fails at the end if something never did."""
+    counted: Counter[str] = Counter()
+    yield counted
+    print(dict(counted))
+    if counted["history"] == HISTORIES:
+        assert {name for name in EVENTS if not counted[name]} == set()
+
+
 @pytest.mark.parametrize("seed", range(HISTORIES))
-def test_a_table_merged_into_equals_the_model(settings, seed):
-    history = History(settings, seed)
+def test_a_table_merged_into_equals_the_model(settings, seed, happened):
+    history = History(settings, seed, happened)
     for _ in range(STEPS):
         history.step()
-    history.check_with_daft()
+    happened["history"] += 1
 
 
 def test_many_keys_are_compared_in_passes(settings, monkeypatch):

@@ -10,6 +10,9 @@ Why not `Table.append` of PyIceberg: it converts and buffers whole tables, repea
 looking for the marker, and has no overwrite that readers see all at once. Its catalogs, file IO,
 schemas, transforms and metadata writers are used; nothing here knows a catalog's protocol.
 
+A run with `finalize` gathers its rows on the load branch and shows them at its end, if they pass an
+audit (`audited`, `audit`).
+
 A merge (`merge_plan`, `merge_work`, `merge_keys`) rewrites the files that hold changed rows, on any
 processes that it is lent (`sinks.base.Workforce`), and commits like everything else.
 

@@ -44,6 +44,8 @@ ANSWER_TIMEOUT_S = 60
 # Two processes may create a SQL catalog's tables at the same moment; one of them then tries again.
 CREATE_ATTEMPTS = 5
 
+# Said here, because by default the library takes another one for some kinds of warehouses.
+_DEFAULTS = {"py-io-impl": "matih_ray.sinks.iceberg.file_io.WarehouseIO"}
 _SECRET_KEYS = re.compile(r"token|secret|credential|password|key|sas|uri|auth", re.IGNORECASE)
 
 
@@ -85,6 +87,7 @@ class CatalogConfig:
         properties = _properties(
             settings.iceberg_properties.get_secret_value(), "MATIH_ICEBERG_PROPERTIES"
         )
+        properties = {**_DEFAULTS, **properties}
         properties["uri"] = uri.get_secret_value() if uri else _sqlite_url(home / "catalog.db")
         if settings.iceberg_warehouse is not None:
             properties["warehouse"] = _location(settings.iceberg_warehouse)
@@ -104,7 +107,7 @@ class CatalogConfig:
         if uri is None:
             raise ValidationError(f"sink {spec.name}: uri is missing", field="uri")
         secret = _properties(spec.secrets.get("properties", "{}"), f"secrets of {spec.name}")
-        properties = {**config.properties, **secret, "uri": uri}
+        properties = {**_DEFAULTS, **config.properties, **secret, "uri": uri}
         if config.warehouse is not None:
             properties["warehouse"] = _location(config.warehouse)
         elif config.catalog_type == "sql":
@@ -116,6 +119,8 @@ class CatalogConfig:
         secrets = {value for key, value in self.properties.items() if _SECRET_KEYS.search(key)}
         if password := re.search(r"//[^/@]*:([^/@]+)@", self.properties.get("uri", "")):
             secrets.add(password.group(1))
+        # an OAuth client's id and secret come as one property, and servers may repeat the latter
+        secrets.add(self.properties.get("credential", "").partition(":")[2])
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(secret, "…") if len(secret) > 2 else text
         return text

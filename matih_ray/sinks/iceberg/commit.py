@@ -94,6 +94,7 @@ class MarkedCommit:
         self._workforce = workforce
         self._merge: Merge | None = None
         self._planned: tuple[int | None, Replacement] | None = None
+        self._shows_each = mode.shows_each_commit and target.finalize is None
 
     def run(self, receipts: Sequence[WriteReceipt]) -> CommitOutcome:
         """Apply the commit, or find that it was; see `SinkEndpoint.commit` for what is raised."""
@@ -120,6 +121,12 @@ class MarkedCommit:
             return CommitOutcome.ALREADY_APPLIED
         if self._doubt is not None and self._doubt.refs != view.refs:
             self._doubt = None  # what it asserted is no longer so: it can never be applied
+        return self._try(table, view, receipts)
+
+    def _try(
+        self, table: Table, view: TableView, receipts: Sequence[WriteReceipt]
+    ) -> CommitOutcome | None:
+        """Send the commit; None if it was not applied, or nobody knows."""
         writer = self._snapshots(table, receipts)
         if not self._is_planned(table, view, writer):
             return None
@@ -168,9 +175,9 @@ class MarkedCommit:
     def _snapshots(self, table: Table, receipts: Sequence[WriteReceipt]) -> SnapshotWriter:
         if self._writer is None:
             spec_id = self._target.spec_id
-            files = _data_files(table, self._target, receipts)
+            files = data_files_of(table, self._target, receipts)
             self._writer = SnapshotWriter(table, files, spec_id)
-            if self._target.merge is not None:
+            if self._target.merge is not None and self._shows_each:
                 self._merge = Merge(self._target.merge, files, self._workforce)
         return self._writer
 
@@ -190,7 +197,7 @@ class MarkedCommit:
         return True
 
     def _commit(self, table: Table, view: TableView, writer: SnapshotWriter) -> None:
-        placement = place(view, self._mode, self._marker)
+        placement = place(view, self._marker, shows_each=self._shows_each)
         if not self._ever_in_doubt:
             writer.drop_lists(table.io)
         snapshots = []
@@ -234,9 +241,10 @@ class MarkedCommit:
             delete_files(self._load().io, self._merge.unused(self._planned[1]))
 
 
-def _data_files(
+def data_files_of(
     table: Table, target: IcebergTarget, receipts: Sequence[WriteReceipt]
 ) -> list[DataFile]:
+    """The files of receipts, in the order of their slices."""
     spec, schema = table.specs()[target.spec_id], table.schemas()[target.schema_id]
     return [
         from_payload(payload, spec, schema)

@@ -74,10 +74,10 @@ class ExistingRows:
         self._read_for(keys)
         if self._rows is None or self._rows.num_rows == 0:
             return batch
-        incoming, existing = _codes(keys, self._rows)
+        incoming, existing = row_codes(keys, self._rows)
         # the n-th occurrence of a key in the batch meets the n-th one in the table, if there is one
-        duplicate = _matched(incoming, existing)
-        used = _matched(existing, incoming)
+        duplicate = matched_rows(incoming, existing)
+        used = matched_rows(existing, incoming)
         if not duplicate.any():
             return batch
         self._rows = self._rows.filter(pa.array(~used))
@@ -184,7 +184,7 @@ def _plain(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, names=schema.names)
 
 
-def _codes(left: pa.Table, right: pa.Table) -> tuple[Codes, Codes]:
+def row_codes(left: pa.Table, right: pa.Table) -> tuple[Codes, Codes]:
     """A number for each row of both tables; equal rows, and only they, have equal numbers."""
     codes = np.zeros(left.num_rows + right.num_rows, np.int64)
     for name in left.column_names:
@@ -196,7 +196,7 @@ def _codes(left: pa.Table, right: pa.Table) -> tuple[Codes, Codes]:
     return codes[: left.num_rows], codes[left.num_rows :]
 
 
-def _matched(codes: Codes, others: Codes) -> npt.NDArray[np.bool_]:
+def matched_rows(codes: Codes, others: Codes) -> npt.NDArray[np.bool_]:
     """Whether the n-th occurrence of a code here has an n-th occurrence there."""
     order = np.argsort(codes, kind="stable")
     _, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)

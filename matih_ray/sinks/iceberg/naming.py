@@ -15,6 +15,7 @@ MAX_NAME_LENGTH = 200
 MARKER_PREFIX = "matih.marker."
 RUNS_PREFIX = "matih.runs."
 BRANCH_PREFIX = "matih-load-"
+AUDIT_PREFIX = "matih-audit-"
 # The tag that holds the snapshot to which a rollback goes back, while it does.
 ROLLBACK_TAG = "matih-rollback"
 
@@ -74,6 +75,11 @@ def load_branch(stream: StreamKey) -> str:
     ref, and the assertion on it tells an old run that a new one has begun.
     """
     return BRANCH_PREFIX + stream_digest(stream)
+
+
+def audit_branch(stream: StreamKey) -> str:
+    """The branch that shows what a finalized run is about to publish, while it is audited."""
+    return AUDIT_PREFIX + stream_digest(stream)
 
 
 def _encoded(text: str) -> str:

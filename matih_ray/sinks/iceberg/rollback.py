@@ -18,14 +18,13 @@ from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
-from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation, Snapshot, Summary, update_snapshot_summaries
 from pyiceberg.table.update import (
     AddSnapshotUpdate,
     AssertRefSnapshotId,
     RemoveSnapshotRefUpdate,
     SetPropertiesUpdate,
-    SetSnapshotRefUpdate,
     TableUpdate,
 )
 
@@ -44,15 +43,17 @@ from matih_ray.sinks.iceberg.catalog import CatalogConfig
 from matih_ray.sinks.iceberg.commit import FIRST_BACKOFF_S, MAX_ATTEMPTS, MAX_BACKOFF_S
 from matih_ray.sinks.iceberg.maintenance.replacing import MAINTENANCE_SUMMARY
 from matih_ray.sinks.iceberg.manifest_files import live_manifests, manifest_list
-from matih_ray.sinks.iceberg.naming import ROLLBACK_TAG, load_branch, stream_digest
+from matih_ray.sinks.iceberg.naming import ROLLBACK_TAG, audit_branch, load_branch, stream_digest
 from matih_ray.sinks.iceberg.snapshots import (
     BEFORE_SUMMARY,
+    GATHERED_SUMMARY,
     MARKER_SUMMARY,
     STREAM_SUMMARY,
     TableView,
     marker_properties,
     requirements,
     set_branch,
+    set_tag,
     view_of,
 )
 from matih_ray.sinks.iceberg.target import IcebergTarget
@@ -158,6 +159,8 @@ class Rollback:
         An overwrite is shown by one commit, whichever number it has: it does not start from what
         was on main.
         """
+        if _told(snapshot, GATHERED_SUMMARY) is not None:
+            return True
         marker = CommitMarker.from_json(_told(snapshot, MARKER_SUMMARY) or "")
         parent = str(snapshot.parent_snapshot_id or "none")
         return marker.sequence == 1 or parent != _told(snapshot, BEFORE_SUMMARY)
@@ -174,14 +177,7 @@ class Rollback:
         asserted = AssertRefSnapshotId(
             ref=ROLLBACK_TAG, snapshot_id=None if held is None else held.snapshot_id
         )
-        tag = SetSnapshotRefUpdate(
-            ref_name=ROLLBACK_TAG,
-            type=SnapshotRefType.TAG,
-            snapshot_id=before.snapshot_id,
-            max_ref_age_ms=None,
-            max_snapshot_age_ms=None,
-            min_snapshots_to_keep=None,
-        )
+        tag = set_tag(ROLLBACK_TAG, before.snapshot_id)
         self.catalog.commit_table(table, (asserted,), (tag,))
 
     def _commit(self, table: Table, view: TableView, before: Snapshot | None) -> None:
@@ -198,8 +194,9 @@ class Rollback:
             held = AssertRefSnapshotId(ref=ROLLBACK_TAG, snapshot_id=before.snapshot_id)
             asserted = (*asserted, held)
             changes.append(RemoveSnapshotRefUpdate(ref_name=ROLLBACK_TAG))
-        if view.branch is not None:
-            changes.append(RemoveSnapshotRefUpdate(ref_name=branch))
+        for name in (branch, audit_branch(self.stream)):
+            if name in table.metadata.refs:
+                changes.append(RemoveSnapshotRefUpdate(ref_name=name))
         properties = marker_properties(self.stream, view, self._marker)
         changes.append(SetPropertiesUpdate(updates=properties))
         self.catalog.commit_table(table, asserted, tuple(changes))

@@ -27,6 +27,7 @@ from matih_ray.model.maintenance import MaintenancePolicy, MaintenanceReport
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.policy import SchemaChange
 from matih_ray.model.receipt import CommitMarker, WriteReceipt
+from matih_ray.model.tables import TableSnapshot
 from matih_ray.model.value import JsonValue, Value
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import (
@@ -37,10 +38,13 @@ from matih_ray.sinks.base import (
     Workforce,
     WorkItem,
 )
+from matih_ray.sinks.iceberg.audit import check_finalize
+from matih_ray.sinks.iceberg.audited import AuditedCommit
 from matih_ray.sinks.iceberg.boundary import mapped
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, IcebergSinkConfig, open_catalog
 from matih_ray.sinks.iceberg.commit import MarkedCommit, file_payloads
 from matih_ray.sinks.iceberg.evolution import evolve
+from matih_ray.sinks.iceberg.history import rename_column, repartition, snapshots_of
 from matih_ray.sinks.iceberg.maintenance.listing import tables_below
 from matih_ray.sinks.iceberg.maintenance.rewriting import CompactItem, compact
 from matih_ray.sinks.iceberg.maintenance.table_care import TableCare, policy_of
@@ -72,6 +76,7 @@ class IcebergSink:
     type: ClassVar[str] = "iceberg"
     config_model: ClassVar[builtins.type[Value]] = IcebergSinkConfig
     secret_fields: ClassVar[tuple[str, ...]] = ("uri", "properties")
+    finalizes: ClassVar[bool] = True
 
     def __init__(self, spec: EndpointSpec) -> None:
         self._tenant_id = spec.tenant_id
@@ -106,6 +111,8 @@ class IcebergSink:
         spec = partition_spec(target.partition_by, schema)
         if target.merge is not None:
             check_rule(target.merge, target.schema)
+        if target.finalize is not None:
+            check_finalize(target.finalize, schema)
         name = ".".join(target.path)
         with mapped(f"prepare table {name}", self._config):
             catalog = self._catalog()
@@ -128,12 +135,14 @@ class IcebergSink:
             predecessor=stored,
             merge=target.merge,
             schema_change=target.schema_change,
+            finalize=target.finalize,
         )
         return PreparedTarget(
             stream=target.stream,
             display_name=name,
             write_mode=target.write_mode,
             payload=payload.to_dict(),
+            gathers=target.finalize is not None,
         )
 
     def writer(self, prepared: PreparedTarget, slice_: IngestionSlice) -> SliceWriter:
@@ -154,7 +163,8 @@ class IcebergSink:
         target = self._target(prepared)
         with mapped("reach the catalog", self._config):
             catalog = self._catalog()
-        commit = MarkedCommit(
+        audited = target.finalize is not None and marker.published
+        commit = (AuditedCommit if audited else MarkedCommit)(
             catalog,
             self._config,
             prepared.stream,
@@ -242,6 +252,24 @@ class IcebergSink:
             dry_run,
         )
         return care.run().model_copy(update={"table": table})
+
+    def snapshots(self, table: str) -> list[TableSnapshot]:
+        """The states of a table that can still be read; see `SupportsHistory.snapshots`."""
+        return snapshots_of(self._named(table))
+
+    def repartition(self, table: str, partition_by: tuple[str, ...]) -> None:
+        """Partition new files in another way; see `SupportsHistory.repartition`."""
+        with mapped(f"partition table {table}", self._config):
+            repartition(self._named(table), partition_by)
+
+    def rename_column(self, table: str, column: str, name: str) -> None:
+        """Give a column another name; see `SupportsHistory.rename_column`."""
+        with mapped(f"rename a column of table {table}", self._config):
+            rename_column(self._named(table), column, name)
+
+    def _named(self, table: str) -> Table:
+        with mapped(f"load table {table}", self._config):
+            return self._catalog().load_table((safe_name(self._tenant_id), *table.split(".")))
 
     def _compact(self, item: CompactItem) -> WorkItem:
         self._check_tenant_of(item.identifier)

@@ -44,7 +44,6 @@ from pyiceberg.table.update import (
 from matih_ray.errors import FencedError
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.ids import RunId
-from matih_ray.model.policy import WriteMode
 from matih_ray.model.receipt import CommitMarker
 from matih_ray.sinks.fencing import runs_after
 from matih_ray.sinks.iceberg.manifest_files import live_manifests, manifest_list, manifest_writer
@@ -54,6 +53,8 @@ MARKER_SUMMARY = "matih.marker"
 STREAM_SUMMARY = "matih.stream"
 # What readers saw before the commit, for going back to it: a snapshot, or `none`.
 BEFORE_SUMMARY = "matih.before"
+# Says of a commit that it shows all that its run has gathered.
+GATHERED_SUMMARY = "matih.gathered"
 
 
 @dataclass(frozen=True)
@@ -103,31 +104,41 @@ def marker_properties(stream: StreamKey, view: TableView, marker: CommitMarker) 
     return {**properties, runs_property(stream): json.dumps(runs)} if runs else properties
 
 
-def place(view: TableView, mode: WriteMode, marker: CommitMarker) -> Placement:
+def place(view: TableView, marker: CommitMarker, *, shows_each: bool) -> Placement:
     """Where the marker's commit goes, once it may follow the view's marker.
 
-    An overwrite starts from nothing, gathers its snapshots on the load branch, and at its
-    published commit main is set to the branch. Rows that others added to main meanwhile are
-    replaced too: the overwrite wins. A load that a dead run left on the branch is dropped by the
-    first commit of the next run.
+    A run that does not show each commit starts from nothing and gathers its snapshots on the load
+    branch; at the published commit of an overwrite main is set to the branch. Rows that others
+    added to main meanwhile are replaced too: the overwrite wins. A load that a dead run left on the
+    branch is dropped by the first commit of the next run.
 
     Raises:
         FencedError: The rows that this run loaded before are gone with the branch.
     """
-    if mode.shows_each_commit:
+    if shows_each:
         return Placement(view.main, to_main=True, replaces=False)
-    before = view.marker if view.marker and view.marker.run_id == marker.run_id else None
-    if before is None:
-        return Placement(None, marker.published, replaces=view.main is not None)
-    if before.published:
-        return Placement(view.main, marker.published, replaces=False)
+    held = gathered(view, marker)
+    if held is None and view.marker is not None and view.marker.run_id == marker.run_id:
+        return Placement(view.main, marker.published, replaces=False)  # it has been shown already
+    return Placement(held, marker.published, replaces=view.main is not None)
+
+
+def gathered(view: TableView, marker: CommitMarker) -> int | None:
+    """The snapshot that holds what the marker's run has gathered; None if that is nothing.
+
+    Raises:
+        FencedError: What it has gathered is gone.
+    """
+    before = view.marker
+    if before is None or before.run_id != marker.run_id or before.published:
+        return None
     if view.branch is None:
         raise FencedError(
             f"the rows that run {marker.run_id} has loaded are gone: their branch was dropped; "
             "start a new run",
             run_id=marker.run_id,
         )
-    return Placement(view.branch, marker.published, replaces=view.main is not None)
+    return view.branch
 
 
 class SnapshotWriter:
@@ -313,9 +324,18 @@ def updates(
 
 def set_branch(name: str, snapshot_id: int) -> TableUpdate:
     """The update that makes a snapshot the head of a branch."""
+    return _set_ref(name, SnapshotRefType.BRANCH, snapshot_id)
+
+
+def set_tag(name: str, snapshot_id: int) -> TableUpdate:
+    """The update that sets a tag, or moves it."""
+    return _set_ref(name, SnapshotRefType.TAG, snapshot_id)
+
+
+def _set_ref(name: str, kind: SnapshotRefType, snapshot_id: int) -> TableUpdate:
     return SetSnapshotRefUpdate(
         ref_name=name,
-        type=SnapshotRefType.BRANCH,
+        type=kind,
         snapshot_id=snapshot_id,
         max_ref_age_ms=None,
         max_snapshot_age_ms=None,

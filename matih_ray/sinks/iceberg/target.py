@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyiceberg.table import Table
 
 from matih_ray.errors import FencedError
+from matih_ray.model.finalize import Finalize
 from matih_ray.model.policy import MergeRule, SchemaChange
 from matih_ray.model.receipt import CommitMarker
 from matih_ray.model.value import Value
@@ -27,6 +28,7 @@ class IcebergTarget(Value):
     predecessor: CommitMarker | None
     merge: MergeRule | None = None
     schema_change: SchemaChange = SchemaChange.FAIL
+    finalize: Finalize | None = None
 
     def check_is(self, table: Table) -> None:
         """Raise `FencedError` if the table of this name is not the one that was prepared."""

@@ -21,7 +21,7 @@ from matih_ray.testing.devstack.faked_site import FakedSite, as_json, iso
 USER = "reader@shop.example"
 TOKEN = "a-secret-nobody-may-see"  # noqa: S105 opens nothing else
 MAX_LIMIT = 250
-_AUTHOR = "5b10ac8d82e05b22cc7d4ef5"
+AUTHOR = "5b10ac8d82e05b22cc7d4ef5"
 Json = dict[str, Any]
 
 
@@ -125,6 +125,10 @@ class ConfluenceSite(FakedSite):
     def move(self, page_id: str, space: str) -> None:
         """Move a page to another space; its version stays."""
         self.pages[page_id].space = space
+
+    def place_below(self, page_id: str, parent: str | None) -> None:
+        """Move a page below another one of its space; its version stays."""
+        self.pages[page_id].parent = parent
 
     def truth(self, space: str | None = None) -> dict[str, tuple[str, int, str]]:
         """Space, version and title of each page that is there."""
@@ -255,8 +259,8 @@ class ConfluenceSite(FakedSite):
             "name": name,
             "type": "global",
             "status": "current",
-            "authorId": _AUTHOR,
-            "createdAt": iso(self.now),
+            "authorId": AUTHOR,
+            "createdAt": iso(self.created),
             "homepageId": "100",
             "description": {"plain": {"representation": "plain", "value": f"About {name}"}},
             "_links": {"webui": f"/spaces/{key}"},
@@ -270,8 +274,8 @@ class ConfluenceSite(FakedSite):
             "spaceId": page.space,
             "parentId": page.parent,
             "position": 557,
-            "authorId": _AUTHOR,
-            "ownerId": _AUTHOR,
+            "authorId": AUTHOR,
+            "ownerId": AUTHOR,
             "lastOwnerId": None,
             "createdAt": iso(page.created),
             "version": _version(page.last),
@@ -309,7 +313,7 @@ def _version(version: FakedVersion) -> Json:
         "createdAt": iso(version.at),
         "message": "",
         "minorEdit": False,
-        "authorId": _AUTHOR,
+        "authorId": AUTHOR,
     }
 
 

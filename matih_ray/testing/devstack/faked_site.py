@@ -30,13 +30,16 @@ Site = TypeVar("Site", bound="FakedSite")
 
 class FakedSite:
     """A server. `asked` are the requests so far, `next_answers` are given before any of its own,
-    and `before` is called with each request before it is answered."""
+    and `before` is called with each request before it is answered. In a `storm` of so many requests
+    two of three are refused with 429."""
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
         self.next_answers: deque[Response] = deque()
         self.before: Callable[[Request], None] = lambda _request: None
+        self.storm = 0
         self.now = dt.datetime(2026, 3, 1, 9, 0, tzinfo=dt.timezone.utc)
+        self.created = self.now
         self.port = free_port()
         self.host = "127.0.0.1"
         self.url = f"http://{self.host}:{self.port}"
@@ -108,6 +111,9 @@ class FakedSite:
             answer = self.refusal(request)
             if answer is None and self.next_answers:
                 answer = self.next_answers.popleft()
+            if answer is None and self.storm > 0:
+                self.storm -= 1
+                answer = too_many_requests() if self.storm % 3 else None
             if answer is None:
                 answer = await call_next(request)
             answer.headers["Date"] = email.utils.format_datetime(self.now, usegmt=True)

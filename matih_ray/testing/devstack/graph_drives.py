@@ -284,7 +284,7 @@ class GraphDrives(FakedSite):
             "id": drive.id,
             "driveType": "business",
             "name": "OneDrive",
-            "createdDateTime": iso(self.now),
+            "createdDateTime": iso(self.created),
             "owner": {"user": {"id": "u-1", "displayName": drive.owner, "email": drive.owner}},
             "quota": {"total": 2**40, "used": 2**33, "state": "normal"},
             "webUrl": f"https://contoso.example/personal/{drive.owner}",

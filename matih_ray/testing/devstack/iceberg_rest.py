@@ -6,10 +6,15 @@ reach it, and its faults are switched through HTTP:
 
     with IcebergRestServer() as server:
         server.fail_next(CommitFault.APPLY_THEN_DROP)
+
+With a `Guard` it answers only to bearers of its own tokens, which it gives for OAuth client
+credentials and a scope (RFC 6749, section 4.4), and hands out credentials of the storage to clients
+that ask for delegation.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +31,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.rest import (
     CreateTableRequest,
@@ -50,6 +56,7 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.typedef import IcebergBaseModel
 from starlette.types import Receive, Scope, Send
 
+from matih_ray.testing.devstack.iceberg_guard import Guard, add_guard
 from matih_ray.testing.devstack.ports import free_port
 
 START_TIMEOUT_S = 30.0
@@ -85,7 +92,8 @@ class CommitFault(str, Enum):
 class IcebergRestServer:
     """A REST catalog on a free loopback port, with its own SQLite file and local warehouse."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, guard: Guard | None = None) -> None:
+        self._guard = guard
         self._own_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="matih-iceberg-"))
         self.port = free_port()
@@ -108,14 +116,17 @@ class IcebergRestServer:
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(self.directory), str(self.port)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
             )
+        assert self._process.stdin is not None
+        with self._process.stdin as told:  # not the command line, which everybody sees
+            told.write(json.dumps(None if self._guard is None else asdict(self._guard)).encode())
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                httpx.get(f"{self.uri}/v1/config").raise_for_status()
+                httpx.get(f"{self.uri}/faults").raise_for_status()
             except httpx.HTTPError:
                 time.sleep(0.05)
             else:
@@ -138,6 +149,14 @@ class IcebergRestServer:
         """Let the next commit requests meet a fault; further calls queue up."""
         for _ in range(times):
             httpx.post(f"{self.uri}/faults/{fault.value}").raise_for_status()
+
+    def expire_tokens(self) -> None:
+        """No token that was given until now is good any longer."""
+        httpx.delete(f"{self.uri}/tokens").raise_for_status()
+
+    def tokens_given(self) -> int:
+        """How many tokens have been given."""
+        return int(httpx.get(f"{self.uri}/tokens").json())
 
     def __enter__(self) -> IcebergRestServer:
         return self.start()
@@ -162,9 +181,11 @@ class _BrokenReply(Response):
         await send({"type": "http.response.body", "body": b"{", "more_body": False})
 
 
-def create_app(catalog: Catalog) -> FastAPI:
+def create_app(catalog: Catalog, guard: Guard | None = None) -> FastAPI:
     """The REST catalog over another catalog."""
     app = FastAPI(openapi_url=None)
+    if guard is not None:
+        add_guard(app, guard)
     commits = _Commits(catalog)
     for error, status in _STATUS.items():
         app.add_exception_handler(error, _handler(status))
@@ -172,6 +193,10 @@ def create_app(catalog: Catalog) -> FastAPI:
     @app.get("/v1/config")
     def config() -> dict[str, Any]:
         return {"defaults": {}, "overrides": {}}
+
+    @app.get("/faults")
+    def faults() -> int:
+        return len(commits.faults)
 
     @app.post("/faults/{fault}")
     def add_fault(fault: CommitFault) -> None:
@@ -183,7 +208,7 @@ def create_app(catalog: Catalog) -> FastAPI:
         return commits.serve((*_parts(namespace), table), parsed)
 
     _add_namespaces(app, catalog)
-    _add_tables(app, catalog)
+    _add_tables(app, catalog, guard)
     return app
 
 
@@ -240,7 +265,12 @@ def _add_namespaces(app: FastAPI, catalog: Catalog) -> None:
         catalog.drop_namespace(_parts(namespace))
 
 
-def _add_tables(app: FastAPI, catalog: Catalog) -> None:
+def _add_tables(app: FastAPI, catalog: Catalog, guard: Guard | None) -> None:
+    def answer(table: Table, request: Request) -> Response:
+        asked = request.headers.get("x-iceberg-access-delegation", "")
+        vends = guard is not None and "vended-credentials" in asked
+        return _table(table, guard.vended if guard is not None and vends else {})
+
     @app.get("/v1/namespaces/{namespace}/tables")
     def list_tables(namespace: str) -> Response:
         found = [
@@ -250,8 +280,8 @@ def _add_tables(app: FastAPI, catalog: Catalog) -> None:
         return _json(ListTablesResponse(identifiers=found))
 
     @app.post("/v1/namespaces/{namespace}/tables")
-    def create_table(namespace: str, request: dict[str, Any]) -> Response:
-        parsed = CreateTableRequest.model_validate({"location": None, **request})
+    def create_table(namespace: str, body: dict[str, Any], request: Request) -> Response:
+        parsed = CreateTableRequest.model_validate({"location": None, **body})
         table = catalog.create_table(
             (*_parts(namespace), parsed.name),
             parsed.table_schema,
@@ -260,11 +290,11 @@ def _add_tables(app: FastAPI, catalog: Catalog) -> None:
             sort_order=parsed.write_order or UNSORTED_SORT_ORDER,
             properties=parsed.properties,
         )
-        return _table(table)
+        return answer(table, request)
 
     @app.get("/v1/namespaces/{namespace}/tables/{table}")
-    def load_table(namespace: str, table: str) -> Response:
-        return _table(catalog.load_table((*_parts(namespace), table)))
+    def load_table(namespace: str, table: str, request: Request) -> Response:
+        return answer(catalog.load_table((*_parts(namespace), table)), request)
 
     @app.delete("/v1/namespaces/{namespace}/tables/{table}", status_code=204)
     def drop_table(namespace: str, table: str) -> None:
@@ -289,8 +319,12 @@ def _handler(status: int) -> Any:
     return handle
 
 
-def _table(table: Table) -> Response:
-    return _json(TableResponse(metadata=table.metadata, metadata_location=table.metadata_location))
+def _table(table: Table, vended: dict[str, str]) -> Response:
+    told = TableResponse(metadata=table.metadata, metadata_location=table.metadata_location)
+    body = json.loads(told.model_dump_json())
+    if vended:
+        body["storage-credentials"] = [{"prefix": table.location(), "config": vended}]
+    return Response(json.dumps(body), media_type="application/json")
 
 
 def _json(model: IcebergBaseModel) -> Response:
@@ -309,14 +343,19 @@ def _parts(namespace: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Serve until terminated: `python -m … DIRECTORY PORT`."""
+    """Serve until terminated: `python -m … DIRECTORY PORT`, with the guard as JSON on standard
+    input."""
     directory, port = Path(sys.argv[1]).absolute(), int(sys.argv[2])
+    told = json.loads(sys.stdin.read() or "null")
+    guard = None if told is None else Guard(**told)
+    warehouse = guard.warehouse if guard is not None else None
     catalog = SqlCatalog(
         "rest",
+        **(guard.own if guard is not None else {}),
         uri=f"sqlite:///{directory / 'catalog.db'}?timeout=60",
-        warehouse=f"file://{directory / 'warehouse'}",
+        warehouse=warehouse or f"file://{directory / 'warehouse'}",
     )
-    uvicorn.run(create_app(catalog), host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.run(create_app(catalog, guard), host="127.0.0.1", port=port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -30,23 +30,31 @@ _PROJECT = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>matih</groupId><artifactId>devstack</artifactId><version>1</version>
   <packaging>pom</packaging>
-  <dependencies><dependency>
-    <groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version>
-  </dependency></dependencies>
+  <dependencies>{dependencies}</dependencies>
 </project>
 """
+_DEPENDENCY = (
+    "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>"
+    "<classifier>{}</classifier></dependency>"
+)
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
 @dataclass(frozen=True)
 class JavaLibrary:
     """A library; `checksums` is the file beside us that lists all it needs at run time, as
-    `sha256sum` writes it."""
+    `sha256sum` writes it. `more` are others beside it: `group:artifact:version[:classifier]`."""
 
     group: str
     artifact: str
     version: str
     checksums: str
+    more: tuple[str, ...] = ()
+
+    def dependencies(self) -> str:
+        """The library and the others as Maven writes them."""
+        named = [(self.group, self.artifact, self.version), *(m.split(":") for m in self.more)]
+        return "".join(_DEPENDENCY.format(*(*one, "")[:4]) for one in named)
 
     def sha256(self) -> dict[str, str]:
         """Checksums by file name."""
@@ -171,9 +179,7 @@ def _fetch(library: JavaLibrary, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         project = Path(temporary) / "pom.xml"
-        project.write_text(
-            _PROJECT.format(group=library.group, artifact=library.artifact, version=library.version)
-        )
+        project.write_text(_PROJECT.format(dependencies=library.dependencies()))
         files = Path(temporary) / "files"
         done = subprocess.run(
             [maven, "-q", "-B", "-f", str(project), _COPY, "-DincludeScope=runtime",

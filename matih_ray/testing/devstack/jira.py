@@ -63,6 +63,12 @@ class JiraServer:
         """All issues of the site by id: the truth that a load is compared with."""
         return {issue["id"]: issue for issue in self.do("issues")}
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
     def connections(self) -> int:
         """Connections that clients in this process have open here."""
         return sum(

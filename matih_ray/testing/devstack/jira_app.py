@@ -61,6 +61,9 @@ def _route(state: JiraServerState, method: str, path: str, answering: Answering)
         body = json.loads(await request.body() or b"{}") if method == "POST" else {}
         with state.lock:
             state.calls.append(call)
+            if state.recording:
+                asked = f"{request.url.path}?{request.url.query}"
+                state.recorded.append((method, asked, body if method == "POST" else None))
             headers = {"Date": formatdate(state.site.now_ms() / 1000, usegmt=True)}
             if (fault := state.fault(call)) is not None:
                 content = fault.get("body", {"errorMessages": ["a fault"], "errors": {}})

@@ -40,6 +40,9 @@ class JiraServerState:
         """An empty site."""
         self.site = Site(self.url)
         self.calls: list[str] = []
+        # method, path with query, and body of each call, while they are kept
+        self.recording = False
+        self.recorded: list[tuple[str, str, Any]] = []
         self.faults: list[JsonObject] = []
         self.page_max = MAX_IDS
         self.edit_while_paging = False
@@ -53,12 +56,18 @@ class JiraServerState:
     def administer(self, order: JsonObject) -> Any:
         """Carry out an order of a test."""
         what, given = order["do"], order.get("with", {})
-        if what == "reset":
-            return self.reset()
-        if what == "calls":
-            return self.calls
-        if what == "forget_calls":
-            return self.calls.clear()
+        plain: dict[str, Callable[[], Any]] = {
+            "reset": self.reset,
+            "calls": lambda: self.calls,
+            "recorded": lambda: self.recorded,
+            "forget_calls": self.calls.clear,
+            "grants": lambda: self.grants,
+            "expire_tokens": self.access_tokens.clear,
+            "issues": lambda: [self.issue(i, ["*all"]) for i in self.site.issues.values()],
+            "truth": self.truth,
+        }
+        if what in plain:
+            return plain[what]()
         if what == "fault":
             return self.faults.append({"times": 1, "every": 1, "seen": 0, **given})
         if what == "set":
@@ -67,12 +76,6 @@ class JiraServerState:
                 assert hasattr(target, name), name
                 setattr(target, name, set(value) if name in ("hidden", "forbidden") else value)
             return None
-        if what == "grants":
-            return self.grants
-        if what == "expire_tokens":
-            return self.access_tokens.clear()
-        if what == "issues":
-            return [self.issue(i, ["*all"]) for i in self.site.issues.values()]
         return getattr(self.site, what)(**given)
 
     def fault(self, call: str) -> JsonObject | None:
@@ -84,6 +87,20 @@ class JiraServerState:
                     fault["times"] -= 1
                     return fault
         return None
+
+    def truth(self) -> JsonObject:
+        """All that the site holds, as the API gives it but in whole: comments, histories and
+        worklogs by issue."""
+        site = self.site
+        return {
+            "issues": [self.issue(i, ["*all"]) for i in site.issues.values()],
+            "projects": [self.project(key) for key in site.projects],
+            "users": site.users,
+            "sprints": list(site.sprints.values()),
+            "comments": {i["id"]: i["fields"]["comment"] for i in site.issues.values()},
+            "histories": {i: site.histories.get(i, []) for i in site.issues},
+            "worklogs": list(site.worklogs.values()),
+        }
 
     # --- shapes ------------------------------------------------------------------------------
 

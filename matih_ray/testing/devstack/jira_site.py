@@ -92,6 +92,10 @@ class Site:
         }
         return self.projects[key]
 
+    def rename_project(self, key: str, name: str) -> None:
+        """Give a project another name; its key stays."""
+        self.projects[key]["name"] = name
+
     def generate(self, project: str, count: int) -> None:
         """Issues whose fields follow from their number, evenly spread over the last months."""
         if project not in self.projects:
@@ -195,6 +199,21 @@ class Site:
         )
         self._touch(id_)
         return comment_id
+
+    def delete_comment(self, id_: int, comment_id: int) -> None:
+        """Delete a comment; nothing but its absence tells of it."""
+        kept = [c for c in self.issues[id_]["fields"]["comment"] if c["id"] != str(comment_id)]
+        self.issues[id_]["fields"]["comment"] = kept
+        self._touch(id_)
+
+    def unlink(self, link_id: int) -> None:
+        """Take a link away from both its issues."""
+        for id_, issue in self.issues.items():
+            links = issue["fields"]["issuelinks"]
+            kept = [link for link in links if link["id"] != str(link_id)]
+            if len(kept) < len(links):
+                issue["fields"]["issuelinks"] = kept
+                self._touch(id_)
 
     def log_work(self, id_: int, seconds: int, at_ms: int | None = None) -> int:
         """Log work; returns the worklog's id."""

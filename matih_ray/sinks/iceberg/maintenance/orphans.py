@@ -21,6 +21,7 @@ from pyiceberg.table.metadata import TableMetadata
 from matih_ray.errors import SinkError
 from matih_ray.sinks.iceberg.boundary import mapped
 from matih_ray.sinks.iceberg.catalog import CatalogConfig
+from matih_ray.sinks.iceberg.file_io import WarehouseIO, location_of
 from matih_ray.sinks.iceberg.maintenance.expiry import data_files, delete_all
 from matih_ray.sinks.iceberg.maintenance.listing import tables_below
 
@@ -66,8 +67,8 @@ def remove_orphans(
         named = {_path(path) for path in named_files(table)}
         orphans = {path: info for path, info in found.items() if path not in named}
         if not dry_run:
-            scheme, netloc, _ = _parsed(table.location())
-            delete_all(table.io, [_location(scheme, netloc, path) for path in orphans])
+            scheme, host, _ = _parsed(table.location())
+            delete_all(table.io, [location_of(scheme, host, path) for path in orphans])
     return Orphans(len(orphans), sum(info.size for info in orphans.values()))
 
 
@@ -108,15 +109,8 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _parsed(location: str) -> tuple[str, str, str]:
-    return PyArrowFileIO.parse_location(location)
+    return WarehouseIO.parse_location(location)
 
 
 def _path(location: str) -> str:
     return _parsed(location)[2]
-
-
-def _location(scheme: str, netloc: str, path: str) -> str:
-    """The address of a path that a file system has listed; object stores put the bucket first."""
-    if scheme == "file":
-        return f"file://{path}"
-    return f"{scheme}://{path}" if path.startswith(f"{netloc}/") else f"{scheme}://{netloc}{path}"
