@@ -84,9 +84,11 @@ def checkpoint_after(
 
     The cursor never runs ahead: it is what the prefix makes of it (see `cursor_through`), and going
     through the prefix again changes nothing. A plan without a cursor column leaves none, since the
-    table then holds rows that no cursor describes.
+    table then holds rows that no cursor describes. A plan that replaces the table begins with
+    none: what an earlier run had read of other projects is not there any more.
     """
-    cursor = cursor_through(before.cursor if before else None, plan.slices[:through], unread)
+    begun = before.cursor if before is not None and not plan.replaces else None
+    cursor = cursor_through(begun, plan.slices[:through], unread)
     details = plan.statistics.get("checkpointDetails")
     return Checkpoint(
         cursor=cursor if plan.cursor_column is not None else None,

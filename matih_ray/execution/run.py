@@ -12,11 +12,19 @@ import ray
 import structlog
 
 from matih_ray.control.building import build_sink, build_source
+from matih_ray.control.knowledge import note_lineage
 from matih_ray.control.ports import Ports
-from matih_ray.errors import ConfigurationError, FencedError, MatihError
+from matih_ray.errors import (
+    ConfigurationError,
+    FencedError,
+    MatihError,
+    QuotaSpentError,
+    SourceUnavailableError,
+)
 from matih_ray.execution.boundary import unwrap
 from matih_ray.execution.checkpoints import StoredCheckpoint, reconcile_previous_run
 from matih_ray.execution.committer import Committer
+from matih_ray.execution.failure_policy import FailurePolicy, GiveUp
 from matih_ray.execution.ledger import RunLedger
 from matih_ray.execution.metrics import process_metrics
 from matih_ray.execution.prefix import PrefixBuffer
@@ -27,6 +35,7 @@ from matih_ray.execution.targets import sink_target
 from matih_ray.execution.tasks import SliceTask
 from matih_ray.execution.workforce import RayWorkforce
 from matih_ray.model.cdm import CDM_MODELS
+from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.policy import DataMode
 from matih_ray.model.run import (
@@ -49,6 +58,9 @@ from matih_ray.sources.base import AbstractSnapshot, SourceEndpoint, SupportsSna
 
 # How long one step of the loop may wait for the cluster; bounds the delay of pause and cancel.
 POLL_S = 0.25
+# What waits of planning are counted under, beside the slices' keys.
+PLANNING = "planning"
+TOO_MANY_REQUESTS = 429
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +115,9 @@ class RunExecution:
         if plan is None:
             reconcile_previous_run(ports, self._record)
             checkpoint = StoredCheckpoint(ports, stream).value
-            plan = make_plan(self._source, unit, checkpoint, self._record.policy)
+            plan = self._planned(self._source, unit, checkpoint)
+            if plan is None:
+                return
             if not plan.slices and checkpoint is not None:
                 self._finish(RunState.COMPLETED, plan=plan)
                 return
@@ -112,6 +126,30 @@ class RunExecution:
             self.ledger.update(plan=plan, statistics=statistics)
         reached(ports.settings, Step.PLANNED, self._record.run_id)
         self._load(self._source, unit, plan)
+
+    def _planned(
+        self, source: SourceEndpoint, unit: EndpointUnitDescriptor, checkpoint: Checkpoint | None
+    ) -> IngestionPlan | None:
+        """The plan, after the waits that the source's provider asks for, as slices wait for them;
+        None if the run was paused or cancelled meanwhile."""
+        failures = FailurePolicy()
+        while not self._stop_requested():
+            try:
+                return make_plan(source, unit, checkpoint, self._record.policy)
+            except SourceUnavailableError as error:
+                if error.context.get("status") != TOO_MANY_REQUESTS and not isinstance(
+                    error, QuotaSpentError
+                ):
+                    raise
+                decision = failures.decide(PLANNING, error)
+                if isinstance(decision, GiveUp):
+                    raise
+                log.warning("planning_waits", seconds=decision.after_s, detail=error.message)
+                until = time.monotonic() + decision.after_s
+                while time.monotonic() < until and not self._stop_requested():
+                    time.sleep(POLL_S)
+        self._stop()
+        return None
 
     def _load(
         self, source: SourceEndpoint, unit: EndpointUnitDescriptor, plan: IngestionPlan
@@ -189,9 +227,7 @@ class RunExecution:
         self, plan: IngestionPlan, committer: Committer, buffer: PrefixBuffer[SliceDone]
     ) -> None:
         if self.signals.lost:
-            raise FencedError(
-                f"run {self._record.run_id} was taken over", run_id=self._record.run_id
-            )
+            raise self._taken_over()
         done = buffer.take()
         complete = buffer.next_sequence == len(plan.slices)
         if complete:
@@ -201,8 +237,17 @@ class RunExecution:
             return
         if done and plan.resumable:
             self._commit(committer, done, last=False)
+        self._stop()
+
+    def _stop(self) -> None:
+        """Be paused or cancelled, as was asked."""
+        if self.signals.lost:
+            raise self._taken_over()
         paused = self.signals.requested is RunRequest.PAUSE
         self._finish(RunState.PAUSED if paused else RunState.CANCELLED)
+
+    def _taken_over(self) -> FencedError:
+        return FencedError(f"run {self._record.run_id} was taken over", run_id=self._record.run_id)
 
     def _commit(self, committer: Committer, done: list[SliceDone], *, last: bool) -> None:
         started = time.monotonic()
@@ -261,6 +306,16 @@ class RunExecution:
             self.ledger.update(**changes)
         except FencedError as fenced:
             log.warning("run_fenced", detail=fenced.message)
+            return
+        if state is RunState.COMPLETED:
+            self._note_lineage()
+
+    def _note_lineage(self) -> None:
+        """What the knowledge base says of a run must not decide what becomes of it."""
+        try:
+            note_lineage(self.ports, self._record.stream)
+        except MatihError as error:
+            log.warning("lineage_not_noted", code=error.code, detail=error.message)
 
     def _hold_snapshot(self, source: SourceEndpoint, plan: IngestionPlan) -> None:
         if not isinstance(source, SupportsSnapshot):

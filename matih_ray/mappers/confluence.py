@@ -1,6 +1,8 @@
 """Confluence to `cdm.doc`. Raw columns: `sources.confluence.schemas`.
 
-Comments and labels have no model; they are loaded raw.
+Comments and labels have no model; they are loaded raw. A page's version is its number: moves and
+the way into the trash and back give it no other one, and the last word on them is what arrives
+last. Spaces have no version.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ register_cdm_mapper(
             "created_at": Column("created"),
             "url": Column("url"),
         },
+        source_version=None,
     ),
 )
 
@@ -51,6 +54,7 @@ register_cdm_mapper(
             "updated_at": Column("updated"),
             "url": Column("url"),
         },
+        source_version="version",
     ),
 )
 
@@ -90,5 +94,6 @@ register_cdm_mapper(
             "text": Column("text"),
             "occurrences": Column("occurrences"),
         },
+        source_version="source_version",
     ),
 )

@@ -1,4 +1,8 @@
-"""Jira to `cdm.work`. Raw columns: `sources.jira.schemas`."""
+"""Jira to `cdm.work`. Raw columns: `sources.jira.schemas`.
+
+Projects, users and sprints have no version: their `_source_version` is when they were read, and the
+same project would be another version in each run.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,7 @@ register_cdm_mapper(
             "is_private": Column("is_private"),
             "is_archived": Column("is_archived"),
         },
+        source_version=None,
     ),
 )
 
@@ -87,6 +92,7 @@ register_cdm_mapper(
             "is_active": Column("is_active"),
             "time_zone": Column("time_zone"),
         },
+        source_version=None,
     ),
 )
 
@@ -172,5 +178,6 @@ register_cdm_mapper(
             "ended_at": Column("ends"),
             "completed_at": Column("completed"),
         },
+        source_version=None,
     ),
 )

@@ -1,4 +1,8 @@
-"""OneDrive and SharePoint libraries to `cdm.doc`. Raw columns: `sources.onedrive.schemas`."""
+"""OneDrive and SharePoint libraries to `cdm.doc`. Raw columns: `sources.onedrive.schemas`.
+
+Graph tells no number that grows: an ETag is opaque, and a move need not change an item's time. So
+rows have no `source_version`, and what arrives last is true; runs of one unit never overlap.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ register_cdm_mapper(
             "updated_at": Column("updated"),
             "url": Column("url"),
         },
+        source_version=None,
     ),
 )
 
@@ -49,5 +54,6 @@ register_cdm_mapper(
             "updated_at": Column("updated"),
             "url": Column("url"),
         },
+        source_version=None,
     ),
 )

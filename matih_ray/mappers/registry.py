@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from matih_ray.errors import ConfigurationError, MappingError
 from matih_ray.mappers.expressions import Expression, Origin, cdm_ids
@@ -19,7 +20,9 @@ class CdmMapper:
     """How the rows of one unit become rows of one model.
 
     `columns` are the model's own; those left out are NULL. The envelope is made of the raw columns
-    `source_id`, `source_version` and `is_deleted` name, and of where the batch comes from.
+    `source_id`, `source_version` and `is_deleted` name, and of where the batch comes from. A row
+    that is deleted has no version: a source knows when it missed an object, and what comes back
+    may be the version that was there before.
     """
 
     model: CdmModel
@@ -68,6 +71,7 @@ class CdmMapper:
         ids = batch.column(self.source_id)
         if ids.null_count:
             raise _unfit(origin, self.source_id, "a row has no id")
+        versions, deleted = self._versions(batch)
         return {
             "cdm_id": cdm_ids(self.model, origin, ids),
             "tenant_id": _repeat(origin.tenant_id, batch),
@@ -75,18 +79,19 @@ class CdmMapper:
             "source_system": _repeat(origin.family, batch),
             "source_unit_id": _repeat(origin.unit_id, batch),
             "source_id": ids,
-            "source_version": (
-                pa.nulls(batch.num_rows, pa.int64())
-                if self.source_version is None
-                else batch.column(self.source_version)
-            ),
+            "source_version": versions,
             "run_id": _repeat(origin.run_id, batch),
-            "is_deleted": (
-                pa.repeat(pa.scalar(value=False), batch.num_rows)
-                if self.is_deleted is None
-                else batch.column(self.is_deleted)
-            ),
+            "is_deleted": deleted,
         }
+
+    def _versions(self, batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+        """`source_version` and `is_deleted`."""
+        none = pa.nulls(batch.num_rows, pa.int64())
+        versions = none if self.source_version is None else batch.column(self.source_version)
+        if self.is_deleted is None:
+            return versions, pa.repeat(pa.scalar(value=False), batch.num_rows)
+        deleted = batch.column(self.is_deleted)
+        return pc.if_else(deleted, none, versions), deleted
 
 
 class MapperFamily:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matih_ray.errors import PlanError, ValidationError
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.plan import IngestionPlan, IngestionSlice
-from matih_ray.model.policy import MAX_SLICES_PER_PLAN, IngestionPolicy, RunMode
+from matih_ray.model.policy import MAX_SLICES_PER_PLAN, IngestionPolicy, RunMode, WriteMode
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.sources.base import SourceEndpoint, SupportsIncrementalPlanning
 
@@ -38,7 +38,8 @@ def make_plan(
             run_mode=policy.run_mode.value,
         )
     check_plan(plan)
-    return plan
+    replaces = policy.effective_write_mode is WriteMode.OVERWRITE
+    return plan.model_copy(update={"replaces": True}) if replaces else plan
 
 
 def check_plan(plan: IngestionPlan) -> None:

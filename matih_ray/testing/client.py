@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TypeVar
@@ -54,7 +54,17 @@ class ControlClient:
             "user": server.user,
             "sslMode": "disable",
         }
-        body = {"name": name, "type": "POSTGRESQL", "config": config}
+        return self.register(name, "POSTGRESQL", config)
+
+    def register(
+        self,
+        name: str,
+        type_: str,
+        config: Mapping[str, object],
+        secrets: Mapping[str, str] | None = None,
+    ) -> EndpointBody:
+        """Register a source or sink of any type."""
+        body = {"name": name, "type": type_, "config": config, "secrets": secrets or {}}
         return self._post(EndpointBody, "/endpoints", body)
 
     def test_endpoint(self, endpoint_id: EndpointId) -> ConnectionTestBody:
@@ -66,10 +76,16 @@ class ControlClient:
         return self._post(CollectedBody, f"/endpoints/{endpoint_id}/collect")
 
     def start_run(
-        self, endpoint_id: EndpointId, unit_id: UnitId, policy: IngestionPolicy
+        self,
+        endpoint_id: EndpointId,
+        unit_id: UnitId,
+        policy: IngestionPolicy,
+        sink_id: str | None = None,
     ) -> RunBody:
         """Queue a run."""
         load = {"endpointId": endpoint_id, "unitId": unit_id, "policy": policy.to_dict()}
+        if sink_id is not None:
+            load["sinkId"] = sink_id
         return self._post(RunBody, "/runs", load)
 
     def run(self, run_id: RunId, *, since_version: int | None = None) -> RunBody:

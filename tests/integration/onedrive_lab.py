@@ -72,10 +72,7 @@ class Mirror:
             except PartUnreadableError as error:
                 unread.add(slice_.sequence)
                 self.unread.append(str(error.context["part"]))
-        for row in read:
-            held = self.rows.get(row["id"])
-            if held is None or row["_source_version"] >= held["_source_version"]:
-                self.rows[row["id"]] = row
+        self.rows.update({row["id"]: row for row in read})
         before = None if self.checkpoint is None else self.checkpoint.cursor
         cursor = cursor_through(before, plan.slices[:through], unread)
         self.checkpoint = Checkpoint(cursor=cursor, cursor_column=plan.cursor_column)

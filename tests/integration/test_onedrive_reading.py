@@ -52,7 +52,16 @@ def test_values_arrive_as_they_were_sent(graph, mirror):
     assert json.loads(row["raw"])["fileSystemInfo"] == {
         "createdDateTime": "2024-02-29T23:59:59.123Z"
     }
-    assert row["_source_version"] == int(graph.now.timestamp()) * 1000
+    assert row["_source_version"] == round(graph.now.timestamp() * 1000)
+
+
+def test_reading_everything_anew_gives_the_same_rows(graph, mirror):
+    mirror.run()
+    graph.tick(hours=1)
+    anew = Mirror(graph)
+    anew.run()
+    anew.source.close()
+    assert anew.rows == mirror.rows
 
 
 def test_a_run_after_it_reads_only_what_has_changed(graph, mirror):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from matih_ray.control.building import build_source
 from matih_ray.execution.checkpoints import StoredCheckpoint
 from matih_ray.execution.provider_actor import cluster_services
-from matih_ray.model.ids import EndpointId, SinkId, UnitId
+from matih_ray.model.ids import SinkId, UnitId
 from matih_ray.model.policy import IngestionPolicy, RunMode
 from matih_ray.model.run import RunState, unread_parts
-from matih_ray.state.base import EndpointRecord
 from matih_ray.testing.devstack.jira import TOKEN, USER, JiraServer
 from matih_ray.testing.iceberg import load_table
-from tests.ray.lab import TENANT, Lab
+from tests.ray.cdm_lab import endpoint
+from tests.ray.lab import RUN_TIMEOUT_S, TENANT, Lab
 
-UNIT = UnitId("jira.issues")
+UNIT, PROJECTS = UnitId("jira.issues"), UnitId("jira.projects")
 QUOTA = "jira-quota-tenant-based"
 # Longer than a task waits by itself.
 QUOTA_S = 25
@@ -23,22 +24,11 @@ QUOTA_S = 25
 
 def tracker_of(lab: Lab, jira: JiraServer) -> Lab:
     """The lab with a Jira connector in place of its database."""
-    endpoint_id = EndpointId(f"jira-{lab.database}")
-    now = lab.ports.clock()
-    lab.ports.credentials.put(TENANT, endpoint_id, {"apiToken": TOKEN})
-    record = EndpointRecord(
-        endpoint_id=endpoint_id,
-        tenant_id=TENANT,
-        name=endpoint_id,
-        type="JIRA",
-        config={"baseUrl": jira.url, "user": USER},
-        credential_name=endpoint_id,
-        created_at=now,
-        updated_at=now,
-    )
-    lab.ports.metadata.put_endpoint(record)
+    config = {"baseUrl": jira.url, "user": USER}
+    endpoint_id = endpoint(lab.ports, "JIRA", config, {"apiToken": TOKEN})
     source = build_source(lab.ports, TENANT, endpoint_id)
-    lab.ports.metadata.put_unit(TENANT, source.describe_unit(UNIT))
+    for unit_id in (UNIT, PROJECTS):
+        lab.ports.metadata.put_unit(TENANT, source.describe_unit(unit_id))
     source.close()
     return replace(lab, endpoint_id=endpoint_id)
 
@@ -52,7 +42,15 @@ def test_an_unreadable_project_is_a_partial_result_and_a_quota_is_waited_for(lab
         policy = IngestionPolicy(
             run_mode=RunMode.INCREMENTAL, filter={"projectKeys": ["NONE", "SHOP"]}
         )
-        run = tracker.wait(tracker.start(UNIT, policy))
+        started = tracker.start(UNIT, policy)
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while not jira.calls("issue/bulkfetch"):
+            assert time.monotonic() < deadline, "nothing was asked"
+            time.sleep(0.05)
+        # planned while the quota is spent
+        other = tracker.wait(tracker.start(PROJECTS, IngestionPolicy()))
+        assert (other.state, other.rows) == (RunState.COMPLETED, 1), other.error
+        run = tracker.wait(started)
         assert run.state is RunState.COMPLETED, run.error
         (part,) = unread_parts(run)
         assert (part.part, part.error.code) == ("NONE", "PART_UNREADABLE")

@@ -12,6 +12,7 @@ from matih_ray.sources.confluence.rows import (
     label_row,
     link_row,
     no_link_row,
+    no_revision_row,
     page_row,
     purged_row,
     revision_row,
@@ -26,6 +27,7 @@ from matih_ray.sources.confluence.slices import (
     SpacesSlice,
 )
 from matih_ray.sources.confluence.storage import Link, links_of
+from matih_ray.sources.confluence.sweep import MICROS
 from matih_ray.sources.declared import Row, instant, text
 
 
@@ -50,10 +52,14 @@ def page_rows(site: ConfluenceSite, params: PagesSlice) -> Iterator[Row]:
 
 
 def revision_rows(site: ConfluenceSite, params: PagesSlice) -> Iterator[Row]:
-    """All versions of pages, or those since they were loaded before."""
+    """All versions of pages, or those since they were loaded before; those of pages that are in the
+    trash, or were moved away, as deletions."""
     keys = site.space_keys()
     for page in _pages(site, params, body=False):
         if page.get("status") in GONE or not _is_wanted(site, page):
+            if params.since is not None:  # otherwise nothing was loaded before
+                for number in range(1, version_of(page) + 1):
+                    yield no_revision_row(page, number, params.seen_ms)
             continue
         # one that appeared here was not loaded from here before
         for revision in _versions(site, page, None if params.seen_ms else params.since):
@@ -69,7 +75,7 @@ def link_rows(site: ConfluenceSite, params: PagesSlice) -> Iterator[Row]:
             own = []
         for link in own:
             target = _target(site, page, link)
-            yield link_row(page, link, target, keys, params.seen_ms)
+            yield link_row(page, link, target, keys)
         if params.since is None:
             continue  # nothing was loaded before
         before = _earlier_links(site, page, params.since)
@@ -138,13 +144,19 @@ def _is_inside(comment: Json, params: CommentsSlice, loaded: dict[str, int]) -> 
     )
 
 
+def _surely_loaded(site: ConfluenceSite, since: int) -> int:
+    """What was made at that time or earlier was visible when all up to `since` was loaded."""
+    return since - int(site.config.overlap_s * MICROS)
+
+
 def _versions(site: ConfluenceSite, page: Json, since: int | None) -> Iterator[Json]:
-    """A page's versions, newest first, down to the last one that was loaded before."""
+    """A page's versions, newest first, down to the last one that was surely loaded before."""
+    loaded = None if since is None else _surely_loaded(site, since)
     seen: set[int] = set()
     for listed in site.versions(str(page["id"])):
         for revision in listed:
             number = int(revision.get("number") or 0)
-            if since is not None and (instant(revision, "createdAt") or 0) <= since:
+            if loaded is not None and (instant(revision, "createdAt") or 0) <= loaded:
                 return
             if number not in seen:
                 seen.add(number)
@@ -152,13 +164,14 @@ def _versions(site: ConfluenceSite, page: Json, since: int | None) -> Iterator[J
 
 
 def _earlier_links(site: ConfluenceSite, page: Json, since: int) -> set[str]:
-    """Links of a page's versions from now back to the one that was true at a time."""
+    """Links of a page's versions from now back to the one that was surely loaded before."""
+    loaded = _surely_loaded(site, since)
     found: set[str] = set()
     for listed in site.versions(str(page["id"])):
         for revision in listed:
             body = text(revision, "page", "body", "storage", "value")
             found.update(link.digest for link in links_of(body))
-            if (instant(revision, "createdAt") or 0) <= since:
+            if (instant(revision, "createdAt") or 0) <= loaded:
                 return found
     return found
 

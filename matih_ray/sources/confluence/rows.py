@@ -23,9 +23,9 @@ def version_of(thing: Json) -> int:
     return whole(thing, "version", "number") or 0
 
 
-def version_ms(thing: Json, seen_ms: int) -> int:
-    """A row's `_source_version`: its own time, or when it was seen if that is later."""
-    return max((changed_at(thing) or 0) // 1000, seen_ms)
+def version_ms(thing: Json, gone_ms: int = 0) -> int:
+    """A row's `_source_version`: its own time; of what is gone, when that was seen, if later."""
+    return max((changed_at(thing) or 0) // 1000, gone_ms)
 
 
 def space_row(space: Json, seen_ms: int) -> Row:
@@ -50,10 +50,11 @@ def space_row(space: Json, seen_ms: int) -> Row:
 def page_row(page: Json, keys: Keys, seen_ms: int, *, wanted: bool) -> Row:
     """A page; a deletion if it is in the trash, or was moved to a space that is not `wanted`."""
     space_id = text(page, "spaceId")
+    gone = not wanted or page.get("status") in GONE
     return {
         "id": text(page, "id"),
-        "_source_version": version_ms(page, seen_ms),
-        "_deleted": not wanted or page.get("status") in GONE,
+        "_source_version": version_ms(page, seen_ms if gone else 0),
+        "_deleted": gone,
         "space_id": space_id,
         "space_key": keys.get(space_id or ""),
         "status": text(page, "status"),
@@ -109,7 +110,18 @@ def revision_row(page: Json, revision: Json, keys: Keys) -> Row:
     }
 
 
-def link_row(page: Json, link: Link, target_page_id: str | None, keys: Keys, seen_ms: int) -> Row:
+def no_revision_row(page: Json, number: int, seen_ms: int) -> Row:
+    """One version of a page that is gone."""
+    return {
+        "id": f"{page['id']}:{number}",
+        "_source_version": version_ms(page, seen_ms),
+        "_deleted": True,
+        "page_id": text(page, "id"),
+        "number": number,
+    }
+
+
+def link_row(page: Json, link: Link, target_page_id: str | None, keys: Keys) -> Row:
     """One target of a page."""
     space_id = text(page, "spaceId")
     space_key = keys.get(space_id or "")
@@ -127,7 +139,7 @@ def link_row(page: Json, link: Link, target_page_id: str | None, keys: Keys, see
     }
     return {
         "id": f"{page['id']}:{link.digest}",
-        "_source_version": version_ms(page, seen_ms),
+        "_source_version": version_ms(page),
         "_deleted": False,
         "source_page_id": text(page, "id"),
         "source_space_id": space_id,
@@ -153,7 +165,7 @@ def comment_row(comment: Json, kind: str, space_id: str | None, keys: Keys) -> R
     """A comment."""
     return {
         "id": text(comment, "id"),
-        "_source_version": version_ms(comment, 0),
+        "_source_version": version_ms(comment),
         "_deleted": comment.get("status") in GONE,
         "kind": kind,
         "status": text(comment, "status"),

@@ -5,9 +5,9 @@ Every unit begins with the same three columns and ends with the same one:
 
 - `id`: the key within the unit, text. A revision's is `<page id>:<number>`, a link's
   `<page id>:<digest of its target>`, a label's `<page id>:<label id>`.
-- `_source_version`: a number that grows with every version of the row, milliseconds since 1970. It
-  is the object's own time of change where that tells, and otherwise, as for a page that was moved,
-  removed or restored, the server's time when this was seen. Merges order by it.
+- `_source_version`: milliseconds since 1970: when the object's version was made; of a deletion, a
+  space and a label, the server's time when it was seen. A page that is moved, or restored from the
+  trash, keeps its version, so this is no order: merges go by arrival.
 - `_deleted`: the object is gone, in the trash or purged. All columns but the first three are NULL
   then, except what the API still tells of it.
 - `raw`: the object as the API sent it, JSON text; NULL for what is gone and was not told of.

@@ -13,7 +13,7 @@ from itertools import accumulate
 from matih_ray.sources.confluence.rows import changed_at, version_of
 from matih_ray.sources.confluence.site import LIVE, NEWEST, ConfluenceSite, Json
 from matih_ray.sources.confluence.slices import Place, Recent
-from matih_ray.sources.declared import packed, unpacked
+from matih_ray.sources.declared import packed, text, unpacked
 
 MICROS = 1_000_000
 # Kept near the end of a window; what more there is may be loaded twice, which merging undoes.
@@ -24,11 +24,12 @@ MAX_KNOWN_CHARS = 400_000
 
 @dataclass(frozen=True)
 class Seen:
-    """A page or comment in a list: its id, version, and when that was made."""
+    """A page or comment in a list: its id, version, when that was made, and what it is below."""
 
     id: str
     version: int
     at: int
+    parent: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Swept:
 
     `changed` is in the order of change. `special` are pages that appeared, vanished or were moved.
     `upper` is the end of the window, `near` all that is known of its last part, and `known` the
-    packed ids and versions of all pages that are there, empty where they are not known.
+    packed ids, versions and parents of all pages that are there, empty where they are not known.
     """
 
     changed: list[Seen]
@@ -71,8 +72,10 @@ def sweep(site: ConfluenceSite, space_id: str, place: Place | None) -> Swept:
     listed, begun = _since(site, site.space_pages(space_id, LIVE, NEWEST), lower)
     upper = _upper(listed, begun, place.at)
     loaded = dict(place.recent)
-    changed = [seen for seen in listed if loaded.get(seen.id) != seen.version]
-    special, known = _compared(site, space_id, place, {seen.id for seen in changed})
+    new = [seen for seen in listed if loaded.get(seen.id) != seen.version]
+    special, known = _compared(site, space_id, place, new)
+    came = set(special)
+    changed = [seen for seen in new if seen.id not in came]
     return Swept(
         changed=sorted(changed, key=lambda seen: (seen.at, seen.id)),
         special=special,
@@ -104,9 +107,10 @@ def recent(near: Iterable[Seen], upper: int, overlap_s: float) -> Recent:
 
 
 def _compared(
-    site: ConfluenceSite, space_id: str, place: Place, changed: set[str]
+    site: ConfluenceSite, space_id: str, place: Place, changed: list[Seen]
 ) -> tuple[list[str], str]:
-    """Pages that came, went or changed outside the window, and `known` for the next run."""
+    """Pages that came, went or changed outside the window, and `known` for the next run. One that
+    came may have a time inside of the window's overlap, and all of its history is new."""
     if not site.config.reconcile:
         trashed, _ = _all(site, site.space_pages(space_id, "trashed", "id"))
         return sorted(seen.id for seen in trashed), ""
@@ -115,10 +119,13 @@ def _compared(
         trashed, _ = _all(site, site.space_pages(space_id, "trashed", "id"))
         return sorted(seen.id for seen in trashed), _packed(live)
     known = _unpacked(place.known)
-    there = {seen.id: seen.version for seen in live}
-    # a version that no window has was made by a clock that was set back
+    there = {seen.id: (seen.version, seen.parent) for seen in live}
+    # a version that no window has was made by a clock that was set back; a page that was put below
+    # another one has no new version
     other = {id_ for id_ in known.keys() | there.keys() if known.get(id_) != there.get(id_)}
-    return sorted(other - changed), _packed(live)
+    began = place.at or 0
+    inside = {seen.id for seen in changed if seen.id in known or seen.at > began}
+    return sorted(other - inside), _packed(live)
 
 
 def _all(site: ConfluenceSite, lists: Iterator[list[Json]]) -> tuple[list[Seen], int]:
@@ -135,7 +142,8 @@ def _since(
     for page in lists:
         begun = site.seen_ms if begun is None else begun
         for thing in page:
-            seen = Seen(str(thing["id"]), version_of(thing), changed_at(thing) or 0)
+            at, parent = changed_at(thing) or 0, text(thing, "parentId") or ""
+            seen = Seen(str(thing["id"]), version_of(thing), at, parent)
             if lower is not None and seen.at < lower:
                 return list(found.values()), begun
             earlier = found.get(seen.id)
@@ -157,17 +165,19 @@ def _near(listed: list[Seen], upper: int, overlap: int) -> list[Seen]:
 
 
 def _packed(live: Iterable[Seen]) -> str:
-    """Ids, as distances since they are whole numbers, and versions."""
+    """Ids, as distances since they are whole numbers, versions and parents."""
     try:
-        pairs = sorted((int(seen.id), seen.version) for seen in live)
+        pages = sorted((int(seen.id), seen.version, seen.parent) for seen in live)
     except ValueError:
         return ""
-    ids = [id_ for id_, _ in pairs]
+    ids = [id_ for id_, _, _ in pages]
     distances = [id_ - before for before, id_ in zip([0, *ids], ids, strict=False)]
-    told = packed([distances, [version for _, version in pairs]])
+    versions, parents = [page[1] for page in pages], [page[2] for page in pages]
+    told = packed([distances, versions, parents])
     return told if len(told) <= MAX_KNOWN_CHARS else ""
 
 
-def _unpacked(known: str) -> dict[str, int]:
-    distances, versions = unpacked(known)
-    return dict(zip(map(str, accumulate(distances)), versions, strict=True))
+def _unpacked(known: str) -> dict[str, tuple[int, str]]:
+    distances, versions, parents = unpacked(known)
+    pages = zip(versions, parents, strict=True)
+    return dict(zip(map(str, accumulate(distances)), pages, strict=True))

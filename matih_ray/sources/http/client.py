@@ -19,6 +19,7 @@ from matih_ray.errors import (
     SourceError,
     SourceRejectedError,
     SourceTimeoutError,
+    SourceUnavailableError,
     ValidationError,
 )
 from matih_ray.model.value import JsonValue
@@ -189,6 +190,10 @@ class ApiClient:
             return _Failure(of_exception(error, request.doing), 0.0)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return _Failure(of_exception(error, request.doing), None)
+        except SourceUnavailableError as error:
+            if error.context.get("status") not in RETRIED_STATUSES:
+                raise  # a spent quota is waited for elsewhere
+            return _Failure(error, 0.0)  # of whoever gives tokens
         if response.is_success:
             where = f"{request.doing}: status {response.status_code}"
             url = str(response.request.url)

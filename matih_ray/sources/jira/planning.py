@@ -8,7 +8,7 @@ A checkpoint's cursor is
 begins at the filter's `updatedFrom` while the others stay. Windows end at the server's clock, never
 at ours. The last one is open: an issue that changes in every window would otherwise be moved on for
 ever. What an open window reads beyond the checkpoint, and what the overlap reads again, is dropped
-by (id, version) in the sink.
+by (id, version) in a sink that appends.
 """
 
 from __future__ import annotations
@@ -66,6 +66,13 @@ class Planned:
     unit: EndpointUnitDescriptor
     target_rows: int
     overlap_s: float
+    merges: bool
+
+    @property
+    def dedupe_on(self) -> tuple[str, ...]:
+        """What a row that was loaded already is known by. Merging needs none, and would miss what
+        changes without a version: that a comment's issue was moved."""
+        return () if self.merges else DEDUPE_ON
 
     @property
     def window_issues(self) -> int:
@@ -150,7 +157,7 @@ def _project_slices(
         params = WindowSlice(project_key=project.key, lower=after, upper=until)
         patch: dict[str, JsonValue] = {"projects": {project.key: place}}
         # open windows read beyond the cursor, so even a window of new issues may meet old rows
-        dedupe = DEDUPE_ON if kept is not None else ()
+        dedupe = planned.dedupe_on if kept is not None else ()
         slices.append(make_slice(params, count, patch, dedupe))
     # ids first: a run that is stopped between has compared, and its windows come again
     return extra + slices
@@ -233,7 +240,7 @@ def plan_worklogs(planned: Planned, checkpoint: Checkpoint | None) -> IngestionP
     overlap = int(planned.overlap_s * jql.SECOND) if checkpoint is not None else 0
     after = max(since - overlap, 0)
     patch: dict[str, JsonValue] = {"worklogs": jql.stored(until)}
-    dedupe = DEDUPE_ON if checkpoint is not None else ()
+    dedupe = planned.dedupe_on if checkpoint is not None else ()
     slices = [make_slice(WorklogSlice(feed="updated", since=after, until=until), None, {}, dedupe)]
     if checkpoint is not None:
         gone = WorklogSlice(feed="deleted", since=after, until=until)
@@ -255,7 +262,7 @@ def plan_whole(
             gone = tuple(sorted({str(id_) for id_ in before} - set(ids)))
         patch = {"ids": sorted(ids)}  # type: ignore[dict-item]  # a list of texts is JSON
     seen = planned.api.myself().now
-    dedupe = DEDUPE_ON if checkpoint is not None else ()
+    dedupe = planned.dedupe_on if checkpoint is not None else ()
     slices = [make_slice(WholeSlice(seen=seen, gone=gone), None, patch, dedupe)]
     return _plan(planned, WHOLE_STRATEGY, slices, {})
 

@@ -14,7 +14,7 @@ from matih_ray.errors import PlanError, UnknownUnitError, ValidationError
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.ids import UnitId
 from matih_ray.model.plan import IngestionPlan, IngestionSlice
-from matih_ray.model.policy import IngestionPolicy, RunMode
+from matih_ray.model.policy import IngestionPolicy, RunMode, WriteMode
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor, Fidelity
 from matih_ray.model.value import Value
 from matih_ray.sources.atlassian.connection import SECRET_FIELDS, connect
@@ -142,6 +142,7 @@ class JiraSource:
             unit=unit,
             target_rows=target_slice_size,
             overlap_s=max(policy.lookback, self._config.overlap_s),
+            merges=policy.effective_write_mode is WriteMode.MERGE,
         )
         if unit.name in _WINDOWED:
             return plan_windows(planned, checkpoint)

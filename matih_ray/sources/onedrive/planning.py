@@ -87,9 +87,7 @@ def find_drives(graph: Graph) -> Drives:
     return drives
 
 
-def plan_drives(
-    unit: EndpointUnitDescriptor, drives: Drives, seen_ms: int, *, incremental: bool
-) -> IngestionPlan:
+def plan_drives(unit: EndpointUnitDescriptor, drives: Drives, seen_ms: int) -> IngestionPlan:
     """One slice of all drives; there is no way to ask for changed ones."""
     whole = make_slice(0, DrivesSlice(seen_ms=seen_ms), len(drives.found))
     return IngestionPlan(
@@ -98,7 +96,7 @@ def plan_drives(
         slices=(whole, *_unreadable(drives, 1)),
         strategy=LISTING,
         statistics={"totalRows": len(drives.found)},
-        cursor_column=CURSOR if incremental else None,
+        cursor_column=CURSOR,
     )
 
 

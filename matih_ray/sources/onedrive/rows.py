@@ -78,7 +78,7 @@ def item_row(drive_id: str, item: Json, path: str | None, seen_ms: int) -> Row:
     item_id = str(item["id"])
     return {
         "id": item_key(drive_id, item_id),
-        "_source_version": seen_ms,
+        "_source_version": _version_ms(item, seen_ms),
         "_deleted": deleted,
         "drive_id": drive_id,
         "item_id": item_id,
@@ -112,6 +112,12 @@ def gone_row(drive_id: str, item_id: str, seen_ms: int) -> Row:
         "drive_id": drive_id,
         "item_id": item_id,
     }
+
+
+def _version_ms(item: Json, seen_ms: int) -> int:
+    """When an item was changed; of one that is gone, when that was seen."""
+    changed = None if is_deleted(item) else instant(item, "lastModifiedDateTime")
+    return seen_ms if changed is None else changed // 1000
 
 
 def _kind(item: Json) -> str | None:

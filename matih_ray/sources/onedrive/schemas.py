@@ -5,9 +5,10 @@ Every unit begins with the same three columns and ends with the same one:
 
 - `id`: the key within the unit, text. An item's is `<drive id>:<item id>`, since Graph promises an
   item's own id to be unique within its drive only.
-- `_source_version`: a number that grows with every version of the row, milliseconds since 1970: the
-  server's time when the run that read it was planned. An item's own time of change would not do: a
-  move, a deletion and a restoration need not change it. Merges order by it.
+- `_source_version`: when the item was changed last, milliseconds since 1970; of a deletion, and of
+  a drive, the server's time when the run that read it was planned. It is the same whenever the item
+  is read again, and no order: a move or a restoration need not change an item's time. So merges go
+  by arrival, in which delta tells the latest state last.
 - `_deleted`: the item is gone. All columns but the first three, `drive_id` and `item_id` are NULL
   then, except what the API still tells of it.
 - `raw`: the object as the API sent it, JSON text; NULL for what is gone and was not told of.

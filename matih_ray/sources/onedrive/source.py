@@ -117,8 +117,7 @@ class OneDriveSource:
         drives = find_drives(self._graph)
         if unit.unit_id == ITEMS:
             return plan_items(self._graph, unit, drives, checkpoint, target_slice_size)
-        incremental = policy.run_mode is RunMode.INCREMENTAL
-        return plan_drives(unit, drives, self._graph.seen_ms, incremental=incremental)
+        return plan_drives(unit, drives, self._graph.seen_ms)
 
     def read(
         self, unit: EndpointUnitDescriptor, slice_: IngestionSlice, policy: IngestionPolicy

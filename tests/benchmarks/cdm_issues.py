@@ -1,0 +1,136 @@
+"""Generated Jira issues through the canonical data model into PostgreSQL, end to end.
+
+A tenth of the issues and all of them, each with a runtime and a database of its own, because a
+process keeps the memory it once had. The server is ours and no fast one, so what it takes alone is
+measured as well: the same calls again, by httpx, with as many callers as there are slices at a
+time. All of it twice, and the first time is not counted: worker processes start in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx
+
+from matih_ray.model.ids import EndpointId, UnitId
+from matih_ray.model.policy import DataMode, IngestionPolicy, RunMode
+from matih_ray.settings import Settings
+from matih_ray.testing.client import ControlClient, issue_token
+from matih_ray.testing.devstack.jira import TOKEN, USER, JiraServer
+from matih_ray.testing.devstack.postgres import PostgresServer
+from matih_ray.testing.devstack.runtime import RuntimeProcess
+from tests.benchmarks.contenders import TENANT, postmaster
+from tests.benchmarks.machine import say
+from tests.benchmarks.measure import MB, Meter, Usage, cpu_s
+
+UNIT = UnitId("jira.issues")
+SINK = "cdm.jdbc"
+POLICY = IngestionPolicy(mode=DataMode.CDM, run_mode=RunMode.FULL, target_slice_rows=5000)
+# One answer of the server, which looks at every issue for some calls.
+CALL_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What the server takes for the calls of a run alone, and the callers with it."""
+
+    calls: int
+    wall_s: float
+    server_cpu_s: float
+    caller_cpu_s: float
+
+
+def measure(server: PostgresServer, issues: int) -> dict[str, object]:
+    """Both sizes, and how they compare."""
+    sizes = {"tenth": max(issues // 10, 1), "all": issues}
+    usages: dict[str, Usage] = {}
+    drained: dict[str, Drained] = {}
+    for name, count in sizes.items():
+        usages[name], drained[name] = _measure(server, count)
+        say(f"{count} issues: {usages[name].wall_s:.1f} s, drained {drained[name].wall_s:.1f} s")
+    whole, alone = usages["all"], drained["all"]
+    return {
+        "issues": issues,
+        "issues_s": round(whole.wall_s, 2),
+        "issues_cpu_s": round(whole.cpu_s, 2),
+        "issues_postgres_cpu_s": round(whole.server_cpu_s, 2),
+        "issues_per_s": round(issues / whole.wall_s),
+        "jira_calls": alone.calls,
+        "jira_drained_s": round(alone.wall_s, 2),
+        "jira_drained_server_cpu_s": round(alone.server_cpu_s, 2),
+        "jira_drained_caller_cpu_s": round(alone.caller_cpu_s, 2),
+        "issues_to_drained_ratio": round(whole.wall_s / alone.wall_s, 2),
+        "issues_largest_process": whole.largest.name,
+        "issues_largest_process_mb": round(whole.largest.resident_bytes / MB),
+        "issues_tenth_largest_process_mb": round(usages["tenth"].largest.resident_bytes / MB),
+        "issues_memory_ratio": round(
+            whole.largest.resident_bytes / usages["tenth"].largest.resident_bytes, 3
+        ),
+    }
+
+
+def _measure(server: PostgresServer, count: int) -> tuple[Usage, Drained]:
+    database = f"issues_{count}"
+    server.create_database(database)
+    url = f"postgresql://{server.user}@{server.host}:{server.port}/{database}"
+    with JiraServer() as jira, RuntimeProcess(settings={"cdm_database_url": url}) as runtime:
+        jira.do("generate", project="SHOP", count=count)
+        token = issue_token(Settings(home=runtime.home), TENANT)
+        with contextlib.closing(ControlClient(runtime.url, token, TENANT)) as client:
+            config = {"baseUrl": jira.url, "user": USER}
+            source = client.register("tracker", "JIRA", config, {"apiToken": TOKEN}).endpoint_id
+            client.collect(source)
+            _load(client, source, count)
+            server.execute("TRUNCATE cdm.cdm_work_item", database)
+            jira.do("set", recording=True)
+            with Meter(postmaster(server), runtime.pid) as meter:
+                _load(client, source, count)
+            jira.do("set", recording=False)
+        _check(server, database, count)
+        drained = _drain(jira)
+    shutil.rmtree(runtime.home, ignore_errors=True)
+    return meter.usage, drained
+
+
+def _load(client: ControlClient, source: EndpointId, count: int) -> None:
+    run = client.finish(client.start_run(source, UNIT, POLICY, SINK))
+    if run.rows != count:
+        raise RuntimeError(f"loaded {run.rows} of {count} issues")
+
+
+def _check(server: PostgresServer, database: str, count: int) -> None:
+    found = server.execute(
+        "SELECT count(*), count(DISTINCT item_key) FROM cdm.cdm_work_item WHERE NOT is_deleted",
+        database,
+    )
+    if found != [(count, count)]:
+        raise RuntimeError(f"the table holds {found}")
+
+
+def _drain(jira: JiraServer) -> Drained:
+    calls = [tuple(call) for call in jira.do("recorded")]
+    callers = os.cpu_count() or 1
+    before_server, before_own = cpu_s([jira.pid]), time.process_time()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(lambda part: _ask(jira, part), [calls[n::callers] for n in range(callers)]))
+    return Drained(
+        calls=len(calls),
+        wall_s=time.perf_counter() - started,
+        server_cpu_s=cpu_s([jira.pid]) - before_server,
+        caller_cpu_s=time.process_time() - before_own,
+    )
+
+
+def _ask(jira: JiraServer, calls: Sequence[tuple[str, str, object]]) -> None:
+    with httpx.Client(
+        base_url=jira.url, auth=(USER, TOKEN), timeout=CALL_TIMEOUT_S, trust_env=False
+    ) as client:
+        for method, path, body in calls:
+            client.request(method, path, json=body).raise_for_status().json()
