@@ -27,6 +27,8 @@ BUILT_INS: dict[Kind, dict[str, str]] = {
     "sinks": {
         "cdm.jdbc": "matih_ray.sinks.cdm_postgres:CdmPostgresSink",
         "iceberg": "matih_ray.sinks.iceberg:IcebergSink",
+        "kb": "matih_ray.sinks.knowledge_base:KnowledgeBaseSink",
+        "raw": "matih_ray.sinks.raw_files:RawFilesSink",
     },
     "sources": {
         "MYSQL": "matih_ray.sources.mysql:MySqlSource",

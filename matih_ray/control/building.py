@@ -68,6 +68,32 @@ def source_of(ports: Ports, record: EndpointRecord) -> SourceEndpoint:
     return _built_source(ports, spec)
 
 
+def build_unstored_source(
+    ports: Ports,
+    tenant_id: TenantId,
+    type_: str,
+    config: Mapping[str, JsonValue],
+    secrets: Mapping[str, str],
+) -> SourceEndpoint:
+    """The runtime object of a connector that is not stored at all; the caller closes it.
+
+    Raises:
+        HostNotAllowedError: The operator does not allow sources where it points to.
+        DnsResolutionError: Its host name cannot be resolved.
+    """
+    spec = EndpointSpec(
+        tenant_id=tenant_id,
+        endpoint_id=EndpointId(ports.new_id()),
+        name="unregistered connector",
+        type=type_,
+        config=config,
+        secrets=secrets,
+        host_policy=HostPolicy.of(ports.settings),
+        services=ports.provider_services(tenant_id, type_),
+    )
+    return _built_source(ports, spec)
+
+
 def addresses_of(config: Mapping[str, JsonValue]) -> list[tuple[str, int]]:
     """Every host and port that a configuration names, the source's own first.
 

@@ -89,6 +89,7 @@ def check_data_mode(
             sink that takes nothing but models.
     """
     type_ = _sink_type(ports, tenant_id, sink_id)
+    _check_write_mode(ports, type_, sink_id, policy)
     is_cdm_sink = _is_cdm_sink(ports, type_)
     if policy.mode is not DataMode.CDM:
         if is_cdm_sink:
@@ -106,7 +107,7 @@ def check_data_mode(
             unit_id=unit.unit_id,
         )
     _check_supported(ports, type_, sink_id, model_id)
-    if not is_cdm_sink or (_is_built_in(ports, sink_id) and not ports.settings.cdm_database_url):
+    if not is_cdm_sink or (_is_built_in(ports, sink_id) and not _is_ready(ports, type_)):
         raise _no_cdm_sink(sink_id, model_id)
     _check_provisioned(ports, tenant_id, sink_id, model_id)
     _check_choices(policy)
@@ -134,6 +135,17 @@ def _check_provisioned(ports: Ports, tenant_id: TenantId, sink_id: SinkId, model
             sink_id=sink_id,
             cdm_model_id=model_id,
         ) from None
+
+
+def _check_write_mode(ports: Ports, type_: str, sink_id: SinkId, policy: IngestionPolicy) -> None:
+    """Sinks that cannot do every write mode say which they can."""
+    modes = getattr(ports.registry.resolve("sinks", type_), "write_modes", tuple(WriteMode))
+    if policy.effective_write_mode not in modes:
+        raise ValidationError(
+            f"sink {sink_id} cannot {policy.effective_write_mode.value}; writeMode is one of: "
+            f"{', '.join(mode.value for mode in modes)}",
+            field="policy.writeMode",
+        )
 
 
 def _check_choices(policy: IngestionPolicy) -> None:
@@ -165,6 +177,12 @@ def _model(cdm_model_id: str) -> CdmModel:
 
 def _is_built_in(ports: Ports, sink_id: SinkId) -> bool:
     return sink_id in ports.registry.names("sinks")
+
+
+def _is_ready(ports: Ports, type_: str) -> bool:
+    """Whether a built-in sink has somewhere to put models."""
+    plugin = ports.registry.resolve("sinks", type_)
+    return bool(ports.settings.cdm_database_url) or getattr(plugin, "is_always_ready", False)
 
 
 def _sink_type(ports: Ports, tenant_id: TenantId, sink_id: SinkId) -> str:

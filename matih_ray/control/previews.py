@@ -11,12 +11,15 @@ from decimal import Decimal
 from itertools import islice
 
 import pyarrow as pa
+from pydantic import SecretStr
 
 from matih_ray.control.authorization import Action, Principal, authorize
-from matih_ray.control.building import build_source
-from matih_ray.control.loads import LoadRequest, checked_load
+from matih_ray.control.building import build_source, build_unstored_source
+from matih_ray.control.connection_urls import parse_connection
+from matih_ray.control.loads import LoadRequest, check_filter_of, check_policy, checked_load
 from matih_ray.control.ports import Ports
-from matih_ray.model.ids import TenantId
+from matih_ray.errors import ValidationError
+from matih_ray.model.ids import TenantId, UnitId
 from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.policy import IngestionPolicy
 from matih_ray.model.preview import MAX_TEXT_CHARS, Preview, PreviewColumn
@@ -52,12 +55,57 @@ def preview_unit(
     load = checked_load(ports, tenant_id, request)
     source = build_source(ports, tenant_id, request.endpoint_id)
     try:
-        schema = source.read_schema(load.unit, load.policy)
-        plan = make_plan(source, load.unit, None, load.policy)
-        with contextlib.closing(_batches(source, load.unit, plan, load.policy)) as batches:
-            rows = _first_rows(batches, limit)
+        return _preview(source, load.unit, load.policy, limit)
     finally:
         source.close()
+
+
+def preview_connection(
+    principal: Principal,
+    ports: Ports,
+    tenant_id: TenantId,
+    connection_url: SecretStr,
+    unit_id: UnitId | None = None,
+    policy: IngestionPolicy | None = None,
+    *,
+    limit: int = DEFAULT_ROWS,
+) -> Preview:
+    """The same of a connector that is not registered, by a connection string.
+
+    Its two forms are `control.connection_urls`'. Nothing of it is stored or logged, and hosts are
+    allowed as for registered connectors. The unit is the source's, since there is no catalog.
+
+    Raises:
+        ValidationError: The string is none, or names no unit and none is given.
+        HostNotAllowedError: The operator does not allow sources where it points to.
+        UnknownUnitError: The source has no such unit.
+        SourceError: Reading failed.
+    """
+    authorize(principal, Action.CONNECT, tenant_id)
+    connection = parse_connection(ports, connection_url.get_secret_value())
+    wanted = unit_id or connection.unit_id
+    if wanted is None:
+        raise ValidationError("name the unit to be previewed", field="unitId")
+    chosen = policy or IngestionPolicy()
+    source = build_unstored_source(
+        ports, tenant_id, connection.type, connection.config, connection.secrets
+    )
+    try:
+        unit = source.describe_unit(wanted)
+        check_policy(unit, chosen)
+        check_filter_of(ports, connection.type, chosen)
+        return _preview(source, unit, chosen, limit)
+    finally:
+        source.close()
+
+
+def _preview(
+    source: SourceEndpoint, unit: EndpointUnitDescriptor, policy: IngestionPolicy, limit: int
+) -> Preview:
+    schema = source.read_schema(unit, policy)
+    plan = make_plan(source, unit, None, policy)
+    with contextlib.closing(_batches(source, unit, plan, policy)) as batches:
+        rows = _first_rows(batches, limit)
     columns = tuple(PreviewColumn(name=one.name, arrow_type=str(one.type)) for one in schema)
     return Preview(columns=columns, rows=rows)
 

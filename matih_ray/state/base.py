@@ -16,6 +16,7 @@ from matih_ray.model.stream_job import StreamJob
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.unit_configuration import UnitConfiguration
 from matih_ray.model.value import JsonValue, Value
+from matih_ray.state.knowledge import KnowledgeStore
 
 # Largest page of any listing; keeps one answer under about a megabyte.
 MAX_PAGE_ROWS = 1000
@@ -123,8 +124,8 @@ class CredentialStore(Protocol):
     def delete(self, tenant_id: TenantId, name: str) -> bool: ...
 
 
-class MetadataStore(Protocol):
-    """Endpoints, catalog, run ledger and unit states."""
+class MetadataStore(KnowledgeStore, Protocol):
+    """Endpoints, catalog, run ledger, unit states and the knowledge base."""
 
     # endpoints
     def put_endpoint(

@@ -12,6 +12,7 @@ from matih_ray.state.engine import Database, open_database
 from matih_ray.state.migrate import upgrade
 from matih_ray.state.sql_connectors import SqlConnectorStates, SqlNotifications
 from matih_ray.state.sql_endpoints import SqlCatalog, SqlEndpoints
+from matih_ray.state.sql_knowledge import SqlKnowledge
 from matih_ray.state.sql_runs import SqlRuns
 from matih_ray.state.sql_schedules import SqlSchedules
 from matih_ray.state.sql_stream_jobs import SqlStreamJobs
@@ -30,6 +31,7 @@ class SqlMetadataStore(
     SqlSlices,
     SqlUnitConfigurations,
     SqlUnitStates,
+    SqlKnowledge,
 ):
     """Endpoints, catalog, run ledger and unit states in one database; safe to share by threads."""
 

@@ -27,7 +27,7 @@ class SqlPart:
         self._clock = clock
 
 
-def stored_value(kind: type[Stored], document: str, **columns: Any) -> Stored:
+def stored_value(kind: type[Stored], document: str, /, **columns: Any) -> Stored:
     """The value of a row: its document completed by its columns.
 
     Raises:

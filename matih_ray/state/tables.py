@@ -285,6 +285,63 @@ unit_states = Table(
     Column("updated_at", UtcTime, nullable=False),
 )
 
+# Nodes and edges of an endpoint go with it; those of built-in sinks have none.
+_OF_ENDPOINT = (["tenant_id", "endpoint_id"], ["endpoints.tenant_id", "endpoints.endpoint_id"])
+
+# A hidden row is a deleted node, or one that only owns edges.
+kb_nodes = Table(
+    "kb_nodes",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    _name("node_id", primary_key=True),
+    _name("kind"),
+    _name("endpoint_id", nullable=True),
+    Column("version", BigInteger, nullable=False),
+    Column("hidden", Boolean, nullable=False),
+    Column("words", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    ForeignKeyConstraint(*_OF_ENDPOINT, ondelete="CASCADE"),
+    Index("ix_kb_nodes_endpoint_id", "tenant_id", "endpoint_id"),
+)
+
+kb_edges = Table(
+    "kb_edges",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    _name("owner_id", primary_key=True),
+    _name("from_id", primary_key=True),
+    _name("kind", primary_key=True),
+    _name("to_id", primary_key=True),
+    _name("endpoint_id", nullable=True),
+    ForeignKeyConstraint(*_OF_ENDPOINT, ondelete="CASCADE"),
+    Index("ix_kb_edges_from_id", "tenant_id", "from_id"),
+    Index("ix_kb_edges_to_id", "tenant_id", "to_id"),
+    Index("ix_kb_edges_endpoint_id", "tenant_id", "endpoint_id"),
+)
+
+kb_streams = Table(
+    "kb_streams",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    Column("stream", Name(MAX_KEY_BYTES), primary_key=True),
+    _name("endpoint_id"),
+    Column("document", Text, nullable=False),
+    ForeignKeyConstraint(*_OF_ENDPOINT, ondelete="CASCADE"),
+)
+
+kb_stages = Table(
+    "kb_stages",
+    metadata,
+    _name("tenant_id", primary_key=True),
+    _name("stage", primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("stream", Name(MAX_KEY_BYTES), nullable=False),
+    _name("generation"),
+    Column("document", Text, nullable=False),
+    Index("ix_kb_stages_stream", "tenant_id", "stream"),
+)
+
 # A deleted key keeps its row with `value` NULL, so that its versions are never given out again.
 kv = Table(
     "kv",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from sqlalchemy import event
 import matih_ray.api.graphql
 from matih_ray.api.graphql.schema import SCHEMA
 from matih_ray.control.authorization import Role
+from matih_ray.model.knowledge import KnowledgeEdge, KnowledgeNode, KnowledgePart, NodeKind
 from matih_ray.model.run import RunState
+from matih_ray.registry import load_registry
 from matih_ray.state.sql import SqlMetadataStore
-from tests.api.lab import TENANT, Lab, assert_problem
+from matih_ray.testing.fakes import RecordingLauncher
+from tests.api.lab import PASSWORD, TENANT, Lab, assert_problem, open_lab
 
 PROMISED = Path(matih_ray.api.graphql.__file__).parent / "schema.graphql"
 UNITS = """
@@ -285,3 +289,114 @@ def test_batches_and_strangers_in_the_body_are_refused(lab: Lab):
     )
     assert_problem(lab.call("POST", "/graphql", json={"q": "{ x }"}), 422, "VALIDATION_FAILED")
     assert TENANT == "acme"
+
+
+def test_ac3_only_what_the_catalog_has_and_enables_can_be_started(lab: Lab):
+    def code(id: str, unit: str = "public.orders") -> str:  # noqa: A002 the variable's name
+        return error(lab, START, id=id, unit=unit)["extensions"]["code"]
+
+    assert code("none") == "NOT_FOUND"
+    endpoint_id = lab.endpoint(collect=False)
+    assert data(lab, UNITS, id=endpoint_id)["ingestionUnits"]["items"] == []
+    assert code(endpoint_id) == "UNKNOWN_UNIT"
+    assert lab.call("POST", f"/endpoints/{endpoint_id}/collect").status_code == 200
+    assert code(endpoint_id, "public.phantom") == "UNKNOWN_UNIT"
+    chosen = {"id": endpoint_id, "unit": "public.orders"}
+    data(lab, CONFIGURE, **chosen, enabled=False)
+    assert "public.orders" not in str(data(lab, UNITS, id=endpoint_id))
+    assert code(endpoint_id) == "UNIT_DISABLED"
+    data(lab, CONFIGURE, **chosen, enabled=True)
+    assert data(lab, START, **chosen)["startIngestion"]["state"] == "QUEUED"
+    assert code(endpoint_id) == "RUN_OVERLAP"
+
+
+PREVIEW_URL = """
+query($url: String!, $unit: ID, $id: ID) {
+  previewMetadataDataset(connectionUrl: $url, unitId: $unit, endpointId: $id, limit: 2) { rows }
+}
+"""
+
+
+def test_a_source_is_previewed_by_its_connection_string_and_nothing_of_it_is_kept(lab: Lab, caplog):
+    given = {
+        "templateId": "memory.http",
+        "parameters": {"tables": {"public.orders": 9}, "password": PASSWORD},
+        "dataset": {"unitId": "public.orders"},
+    }
+    found = data(lab, PREVIEW_URL, url=json.dumps(given))["previewMetadataDataset"]
+    assert [row[0] for row in found["rows"]] == [1, 2]
+    unknown = error(lab, PREVIEW_URL, url=json.dumps(given), unit="public.none")
+    assert unknown["extensions"]["code"] == "UNKNOWN_UNIT"
+    for wrong in (
+        "{",
+        "[1]",
+        "jdbc:unheard://h/d?password=" + PASSWORD,
+        "postgresql://u:" + PASSWORD + "@h:x/d",
+        "postgresql://u:" + PASSWORD + "@h/d?sslkey=/etc/passwd",
+        json.dumps({**given, "parameters": {"password": PASSWORD, "phantom": 1}}),
+        json.dumps({**given, "templateId": "phantom"}),
+        json.dumps({**given, "dataset": {}}),
+    ):
+        refused = error(lab, PREVIEW_URL, url=wrong)
+        assert refused["extensions"]["code"] in ("VALIDATION_FAILED", "UNKNOWN_PLUGIN"), wrong
+        assert PASSWORD not in str(refused)
+    both = error(lab, PREVIEW_URL, url=json.dumps(given), id="x", unit="y")
+    assert both["extensions"]["context"]["field"] == "connectionUrl"
+    assert PASSWORD not in caplog.text
+    for file in lab.ports.settings.home.rglob("*"):
+        assert not file.is_file() or PASSWORD.encode() not in file.read_bytes()
+
+
+def test_a_connection_string_leads_only_to_hosts_that_the_operator_allows(tmp_path: Path):
+    labs = open_lab(tmp_path, RecordingLauncher(), registry=load_registry(), private_hosts="false")
+    lab = next(labs)
+    refused = error(
+        lab, PREVIEW_URL, url="jdbc:postgresql://127.0.0.1:5432/d?user=u", unit="public.t"
+    )
+    assert refused["extensions"]["code"] == "HOST_NOT_ALLOWED"
+    viewer = lab.as_(Role.VIEWER)
+    (denied,) = ask(lab, PREVIEW_URL, viewer, url="postgresql://u@h/d", unit="t")["errors"]
+    assert denied["extensions"]["code"] == "FORBIDDEN"
+    labs.close()
+
+
+def test_the_knowledge_base_is_asked_by_words_edges_and_paths(lab: Lab):
+    endpoint_id = lab.endpoint()
+    nodes = tuple(
+        KnowledgeNode(
+            node_id=f"n{n}", kind=NodeKind.ISSUE, endpoint_id=endpoint_id, title=f"one {n}"
+        )
+        for n in range(3)
+    )
+    edges = tuple(
+        KnowledgeEdge(owner_id=f"n{n}", from_id=f"n{n}", kind="part_of", to_id=f"n{n + 1}")
+        for n in range(2)
+    )
+    lab.ports.metadata.put_knowledge(TENANT, KnowledgePart(nodes=nodes, edges=edges))
+    asked = """{
+      kbSearch(text: "one", kinds: [ISSUE], limit: 2) { hasMore items { id kind title } }
+      kbNode(id: "n1") { title endpointId }
+      kbNeighbours(id: "n1") { items { kind outgoing nodeId node { title } } }
+      kbPath(fromId: "n0", toId: "n2") { complete nodes { id } edges { kind } }
+    }"""
+    found = data(lab, asked)
+    assert found["kbSearch"] == {
+        "hasMore": True,
+        "items": [{"id": f"n{n}", "kind": "ISSUE", "title": f"one {n}"} for n in range(2)],
+    }
+    assert found["kbNode"] == {"title": "one 1", "endpointId": endpoint_id}
+    assert [
+        (one["kind"], one["outgoing"], one["nodeId"]) for one in found["kbNeighbours"]["items"]
+    ] == [
+        ("part_of", False, "n0"),
+        ("part_of", True, "n2"),
+    ]
+    assert found["kbPath"] == {
+        "complete": True,
+        "nodes": [{"id": f"n{n}"} for n in range(3)],
+        "edges": [{"kind": "part_of"}] * 2,
+    }
+    assert error(lab, '{ kbNode(id: "none") { id } }')["extensions"]["code"] == "NOT_FOUND"
+    assert error(lab, '{ kbSearch(text: " ") { hasMore } }')["extensions"]["code"] == (
+        "VALIDATION_FAILED"
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from matih_ray.control.authorization import Principal, Role
-from matih_ray.control.cdm_sinks import provision_cdm_sink
+from matih_ray.control.cdm_sinks import check_data_mode, provision_cdm_sink
 from matih_ray.control.loads import LoadRequest, checked_load
 from matih_ray.control.ports import Ports
 from matih_ray.control.unit_configurations import UnitChange, configure_unit
@@ -265,3 +265,27 @@ def test_ac4_nothing_that_runs_a_unit_knows_a_vendor():
         if any(vendor in name.lower() for vendor in vendors for name in names | compared):
             guilty.append(path)
     assert guilty == []
+
+
+# --- sinks that need no endpoint, and write modes
+
+
+def test_the_knowledge_base_takes_models_without_an_endpoint_or_a_database(ports: Ports):
+    check(ports, sink="kb")
+    with pytest.raises(CdmModelMissingError):
+        check(ports, sink="kb", unit="jira.statuses")
+
+
+@pytest.mark.parametrize(
+    ("sink", "policy"),
+    [
+        ("kb", CDM.model_copy(update={"write_mode": WriteMode.OVERWRITE})),
+        ("raw", IngestionPolicy(write_mode=WriteMode.MERGE, key_columns=("id",))),
+    ],
+)
+def test_a_write_mode_that_a_sink_has_not_is_refused_before_a_run(
+    ports: Ports, sink: str, policy: IngestionPolicy
+):
+    unit = ports.metadata.get_unit(TENANT, SOURCE, UnitId("jira.issues"))
+    with pytest.raises(ValidationError, match="writeMode is one of"):
+        check_data_mode(ports, TENANT, unit, SinkId(sink), policy)

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 import strawberry
 from graphql.validation import MaxIntrospectionDepthRule
+from pydantic import SecretStr
 from strawberry.extensions import (
     AddValidationRules,
     MaxAliasesLimiter,
@@ -15,6 +16,7 @@ from strawberry.extensions import (
 from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 
+from matih_ray.api.graphql.knowledge import KnowledgeQuery
 from matih_ray.api.graphql.types import (
     BIG_INT,
     BigInt,
@@ -40,7 +42,7 @@ from matih_ray.control.cdm_sinks import provision_cdm_sink
 from matih_ray.control.filters import filter_options
 from matih_ray.control.loads import LoadRequest
 from matih_ray.control.pages import MAX_PAGE_ITEMS
-from matih_ray.control.previews import DEFAULT_ROWS, MAX_ROWS, preview_unit
+from matih_ray.control.previews import DEFAULT_ROWS, MAX_ROWS, preview_connection, preview_unit
 from matih_ray.control.unit_configurations import UnitChange
 from matih_ray.errors import ValidationError
 from matih_ray.model.ids import EndpointId, RunId, SinkId, UnitId
@@ -59,7 +61,7 @@ Sink = Annotated[Id | None, strawberry.argument(description="`iceberg` if not gi
 
 
 @strawberry.type
-class Query:
+class Query(KnowledgeQuery):
     @strawberry.field(
         description="Units of an endpoint's catalog that may be loaded, ordered by id."
     )
@@ -140,21 +142,34 @@ class Query:
         of = info.context
         return IngestionRun.of(runs.get_run(of.principal, of.ports, of.tenant_id, RunId(run_id)))
 
-    @strawberry.field(description="Some rows of a unit, through the readers of a run.")
+    @strawberry.field(
+        description="Some rows of a unit, through the readers of a run: of an endpoint's catalog, "
+        "or of a source that is not registered, by its `connectionUrl`, which is not stored."
+    )
     def preview_metadata_dataset(
         self,
         info: Context,
-        endpoint_id: Id,
-        unit_id: Id,
+        endpoint_id: Id | None = None,
+        unit_id: Id | None = None,
         policy: JSON | None = None,
         limit: Annotated[int, strawberry.argument(description=f"1 to {MAX_ROWS}")] = DEFAULT_ROWS,
+        connection_url: str | None = None,
     ) -> DatasetPreview:
         of = info.context
         if not 1 <= limit <= MAX_ROWS:
             raise ValidationError(f"limit must be 1 to {MAX_ROWS}", field="limit")
-        request = LoadRequest(
-            endpoint_id=EndpointId(endpoint_id), unit_id=UnitId(unit_id), policy=_policy(policy)
-        )
+        chosen, unit = _policy(policy), None if unit_id is None else UnitId(unit_id)
+        if connection_url is not None and endpoint_id is None:
+            url = SecretStr(connection_url)
+            found = preview_connection(
+                of.principal, of.ports, of.tenant_id, url, unit, chosen, limit=limit
+            )
+            return DatasetPreview.of(found)
+        if endpoint_id is None or unit is None or connection_url is not None:
+            raise ValidationError(
+                "give endpointId and unitId, or connectionUrl", field="connectionUrl"
+            )
+        request = LoadRequest(endpoint_id=EndpointId(endpoint_id), unit_id=unit, policy=chosen)
         found = preview_unit(of.principal, of.ports, of.tenant_id, request, limit=limit)
         return DatasetPreview.of(found)
 
