@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from pydantic import SecretStr
 
 from matih_ray.settings import Settings
 from matih_ray.testing.devstack.ports import free_port
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 REQUIRE_SERVERS = os.environ.get("MATIH_REQUIRE_SERVERS") == "1"
 SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(2**32)))
+
+# What `${NAME}` means in the streaming jobs of a tenant.
+SQL_VARIABLES = {"acme": {"DATABASE_USER": "postgres", "DATABASE_PASSWORD": "never-shown"}}
 
 # Settings of whoever runs the tests must not reach them, nor the processes that they start.
 for name in [name for name in os.environ if name.startswith(("MATIH_", "INGESTION_", "RAY_"))]:
@@ -86,6 +91,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRuntime]:
         orphan_after_s=2.0,
         uncommitted_slices_max=1,  # two slices in a commit at most, however slow the machine is
         step_listener=LISTENER,
+        sql_variables=SecretStr(json.dumps(SQL_VARIABLES)),
         log_level="WARNING",
     )
     with start_local(settings) as started:

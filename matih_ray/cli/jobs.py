@@ -43,6 +43,9 @@ def submit(
     checkpoint_interval_s: Annotated[
         float, typer.Option("--checkpoint-interval-s", min=1, help="Seconds between commits.")
     ] = 60.0,
+    parallelism: Annotated[
+        int, typer.Option("--parallelism", min=1, help="Processes that share the work of a job.")
+    ] = 1,
     savepoint: Annotated[
         str | None, typer.Option("--from-savepoint", help="Path of a savepoint to begin from.")
     ] = None,
@@ -67,6 +70,7 @@ def submit(
         "script": script,
         "options": options,
         "checkpointIntervalS": checkpoint_interval_s,
+        "parallelism": parallelism,
         "savepointPath": savepoint,
         "allowOtherQuery": allow_other_query,
     }
@@ -167,13 +171,17 @@ def _show(job: StreamJob, output: Output) -> None:
     output.line(f"job {job.job_id} {job.name} into {job.target}: {job.state.value}")
     output.line(
         f"{progress.rows_in:,} rows in, {progress.rows_out:,} out, {progress.late_rows:,} late, "
-        f"{progress.bad_rows:,} unreadable; {progress.checkpoints} checkpoints, the last took "
+        f"{progress.bad_rows:,} unreadable, {progress.changed_rows:,} changed, "
+        f"{progress.rejected_rows:,} in the side table; "
+        f"{progress.checkpoints} checkpoints, the last took "
         f"{progress.checkpoint_s:g} s; state {progress.state_bytes:,} bytes"
     )
     if progress.watermark is not None:
         output.line(f"watermark {progress.watermark}, held by {progress.watermark_holder}")
     elif progress.watermark_holder is not None and job.state.is_active:
         output.line(f"no watermark yet: {progress.watermark_holder} has had no rows")
+    if progress.slot_lag_bytes is not None:
+        output.line(f"the database keeps {progress.slot_lag_bytes:,} bytes of its log for the job")
     for one in job.savepoints:
         output.line(f"savepoint {one.state.value}: {one.path or one.error or one.directory}")
     if job.error is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -12,7 +12,9 @@ from matih_ray.control.pages import Page, page_of
 from matih_ray.control.ports import Ports
 from matih_ray.errors import ConflictError, StateConflictError
 from matih_ray.model.ids import TenantId
+from matih_ray.model.sql_session import Interpreted
 from matih_ray.model.stream_job import (
+    MAX_PARALLELISM,
     MAX_SAVEPOINTS,
     Savepoint,
     SavepointState,
@@ -36,6 +38,9 @@ class JobDraft(Value):
     script: Annotated[str, Field(min_length=1, max_length=MAX_SCRIPT_CHARS)]
     options: dict[str, str] = {}
     checkpoint_interval_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    parallelism: Annotated[
+        int, Field(ge=1, le=MAX_PARALLELISM, description="Processes that share the work of a job")
+    ] = 1
     savepoint_path: Annotated[
         str | None, Field(description="A savepoint to begin from; of a script with one INSERT")
     ] = None
@@ -59,6 +64,14 @@ class Scripts(Protocol):
             SqlNotSupportedError: A statement is beyond what is there.
         """
 
+    def interpret(self, tenant_id: TenantId, earlier: Sequence[str], text: str) -> Interpreted:
+        """Understand a statement, by the declarations before it; a declared catalog table is made.
+
+        Raises:
+            SqlInvalidError: It is wrong, or it is several statements that are no statement set.
+            SqlNotSupportedError: It is beyond what is there.
+        """
+
     def savepoint_directory(self, tenant_id: TenantId, wanted: str | None) -> str:
         """Where a tenant's savepoints go.
 
@@ -73,6 +86,11 @@ class NoScripts:
     def prepare(self, tenant_id: TenantId, draft: JobDraft) -> list[str]:
         """See `Scripts`."""
         del tenant_id, draft
+        raise ConflictError("this runtime takes no streaming jobs")
+
+    def interpret(self, tenant_id: TenantId, earlier: Sequence[str], text: str) -> Interpreted:
+        """See `Scripts`."""
+        del tenant_id, earlier, text
         raise ConflictError("this runtime takes no streaming jobs")
 
     def savepoint_directory(self, tenant_id: TenantId, wanted: str | None) -> str:
@@ -107,6 +125,7 @@ def submit_jobs(
             target=target,
             options=draft.options,
             checkpoint_interval_s=draft.checkpoint_interval_s,
+            parallelism=draft.parallelism,
             savepoint_path=draft.savepoint_path,
             allow_other_query=draft.allow_other_query,
             created_by=principal.subject,

@@ -6,9 +6,20 @@ input is cut into batches, which is what replaying after a failure needs. Why no
 each row, as a stream processor is usually written: in Python that costs a microsecond for each
 call, and Arrow aggregates a row in tens of nanoseconds.
 
-How a job goes on for ever: `pipeline` pushes what `connectors` read through the operators, `engine`
-makes checkpoints (`checkpoints`) and commits, `submission` gives tenants' scripts their limits, and
-`runtime` places jobs on a cluster.
+How a job goes on for ever: `pipeline` pushes what `connectors` read through `steps`, `engine` makes
+checkpoints (`checkpoints`) and commits, `submission` gives tenants' scripts their limits, `owner`
+works on one job, and `runtime` places jobs on a cluster.
+
+How a job of several processes works: the plan is cut below its windows. N source tasks (`tasks`)
+read a share of the partitions each, aggregate what they read and cut it by key groups
+(`key_groups`); N window tasks merge and fire; one committer, the engine, writes what fires.
+`parallel` lets all of them work in turns that it begins together, so that a checkpoint is a turn
+after which nothing is under way. To the engine it is a pipeline like the one in its own process,
+and what it saves (`rescaling`) is what that one would save: a job may go on with any number of
+tasks. Parallelism 1 has no tasks.
+
+What a job leaves out, because it is late or cannot be read, are rows too (`rejects`), committed by
+the same checkpoint (`side_sink`).
 
 May import `control`, `state`, `sources`, `sinks`, `model`, `settings` and `errors`; Ray in
 `runtime` only.

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -31,12 +32,52 @@ from matih_ray.streaming.checkpoints import (
 from matih_ray.streaming.connectors.catalog_tables import CatalogSink, Owner
 from matih_ray.streaming.connectors.sinks import TableSink
 from matih_ray.streaming.operators import State
-from matih_ray.streaming.pipeline import Pipeline
+from matih_ray.streaming.side_sink import SidedSink
+from matih_ray.streaming.steps import Counts
 
 # How long a turn waits for rows: what has come by then is one batch.
 TURN_S = 0.25
 
 log = structlog.get_logger(__name__)
+
+
+class Work(Protocol):
+    """A plan at work, in this process (`pipeline`) or in many (`parallel`)."""
+
+    @property
+    def counts(self) -> Counts:
+        """What happened to rows; a restore sets them."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether all rows there will ever be were pushed to the sink."""
+
+    def restore(self, states: Mapping[str, State]) -> None:
+        """Go on from a snapshot; before `open`."""
+
+    def open(self) -> None:
+        """Begin."""
+
+    def turn(self, timeout_s: float) -> int:
+        """Take what has come; returns how many rows that were."""
+
+    def holds(self) -> bool:
+        """Whether something that must stay whole is under way, so that no snapshot may be taken."""
+
+    def snapshot(self) -> dict[str, State]:
+        """The states behind everything that the sink has got, which is everything that was read."""
+
+    def lag_bytes(self) -> int | None:
+        """What sources keep because it was not acknowledged; None if nobody knows."""
+
+    def acknowledge(self) -> None:
+        """What the last snapshot is behind is durable."""
+
+    def behind(self) -> tuple[int, str | None]:
+        """The watermark, and the partition that holds it."""
+
+    def close(self) -> None:
+        """Release connections and processes."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +107,7 @@ class Progress:
     state_bytes: int = 0
     watermark: int | None = None
     holder: str | None = None
+    lag_bytes: int | None = None
 
 
 @dataclass
@@ -75,7 +117,7 @@ class Engine:
     A step listener for fault tests is told of `steps` by name.
     """
 
-    pipeline: Pipeline
+    pipeline: Work
     sink: TableSink
     plan: tuple[str, ...]
     owner: Owner
@@ -92,6 +134,11 @@ class Engine:
     def cancelled(self) -> bool:
         """Whether somebody asked to end without a checkpoint."""
         return self._cancelled
+
+    @property
+    def rejected(self) -> int:
+        """Rows in the side table, if there is one."""
+        return self.sink.rejected if isinstance(self.sink, SidedSink) else 0
 
     def cancel(self) -> None:
         """End soon, without another checkpoint; may be called by another thread."""
@@ -112,6 +159,8 @@ class Engine:
                 self.pipeline.turn(TURN_S)
                 self._note()
                 self.at_step("turn")
+                if self.pipeline.holds():
+                    continue
                 stopped = self._obey()
                 if time.monotonic() >= checkpoint_at_s and not stopped:
                     self._checkpoint()
@@ -161,11 +210,12 @@ class Engine:
         return None
 
     def _carried(self) -> CommitMarker | None:
-        return self.sink.marker if isinstance(self.sink, CatalogSink) else None
+        return self.sink.marker if isinstance(self.sink, CatalogSink | SidedSink) else None
 
     def _follows(self, metadata: Metadata, carried: CommitMarker | None) -> bool:
         """Whether the sink is where this checkpoint left it, or one commit before."""
-        if not isinstance(self.sink, CatalogSink):
+        sided = isinstance(self.sink, SidedSink) and self.sink.is_marked
+        if not (sided or isinstance(self.sink, CatalogSink)):
             return True
         return metadata.marker == carried or (
             metadata.commit is not None and metadata.before == carried
@@ -176,14 +226,17 @@ class Engine:
             raise StateConflictError(
                 "the checkpoint is of another query; its state cannot be given to this one"
             )
-        for name, part in self.pipeline.parts.items():
-            if name in states:
-                part.restore(states[name])
+        if metadata.plan != self.plan:  # tables are read on, what was made of them is another's
+            states = {name: one for name, one in states.items() if name.startswith("source-")}
+        self.pipeline.restore(states)
         counts = self.pipeline.counts
         counts.read = metadata.counts.get("read", 0)
         counts.bad = metadata.counts.get("bad", 0)
         counts.late = metadata.counts.get("late", 0)
+        counts.changed = metadata.counts.get("changed", 0)
         self.progress.rows_out = metadata.counts.get("out", 0)
+        if isinstance(self.sink, SidedSink):
+            self.sink.rejected = metadata.counts.get("rejected", 0)
 
     # --- checkpoints -------------------------------------------------------------------------
 
@@ -192,8 +245,8 @@ class Engine:
         started_s = time.monotonic()
         before = self._carried()
         self.at_step("preparing")
+        states = self.pipeline.snapshot()  # first: it brings what is under way to the sink
         prepared = self.sink.prepare(always=always)
-        states = {name: part.snapshot() for name, part in self.pipeline.parts.items()}
         self._number += 1
         metadata = self._metadata(prepared, before)
         if self.directory is not None:
@@ -202,8 +255,7 @@ class Engine:
             self.at_step("written")
         self.sink.commit(prepared)
         self.at_step("committed")
-        for source in self.pipeline.sources:
-            source.reader.acknowledge(source.reader.positions())
+        self.pipeline.acknowledge()
         if self.directory is not None:
             self.directory.forget(self.owner.epoch)
         self.progress.checkpoints += 1
@@ -226,7 +278,9 @@ class Engine:
                 "read": counts.read,
                 "bad": counts.bad,
                 "late": counts.late,
+                "changed": counts.changed,
                 "out": self.progress.rows_out,
+                "rejected": self.rejected,
             },
         )
 
@@ -253,6 +307,5 @@ class Engine:
 
     def _note(self) -> None:
         """What is told about event time: the source that is behind, and its partition."""
-        behind = min(self.pipeline.sources, key=lambda one: one.watermarks.current)
-        self.progress.watermark = behind.watermarks.current
-        self.progress.holder = behind.watermarks.holder
+        self.progress.watermark, self.progress.holder = self.pipeline.behind()
+        self.progress.lag_bytes = self.pipeline.lag_bytes()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 
 from matih_ray.errors import SqlInvalidError, SqlNotSupportedError, StreamRowError
@@ -14,12 +16,15 @@ from matih_ray.model.ids import TenantId
 from matih_ray.settings import Settings
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.streaming.connectors.catalog_tables import CatalogTables, Owner
-from matih_ray.streaming.connectors.options import option
+from matih_ray.streaming.connectors.options import local_path, option
 from matih_ray.streaming.connectors.reader import INSERT, KIND_NAMES
-from matih_ray.streaming.connectors.sinks import TableSink, open_sink
-from matih_ray.streaming.engine import Engine, Progress
-from matih_ray.streaming.operators import Chunk
+from matih_ray.streaming.connectors.sinks import FileSink, TableSink, open_sink
+from matih_ray.streaming.engine import Engine, Progress, Work
+from matih_ray.streaming.operators import Chunk, Origins
+from matih_ray.streaming.parallel import Crew, ParallelPipeline
 from matih_ray.streaming.pipeline import Aside, Counts, Pipeline
+from matih_ray.streaming.rejects import SCHEMA, changed_rows
+from matih_ray.streaming.side_sink import SUFFIX, SidedSink
 from matih_ray.streaming.sql.plan import Node, lines, scans
 from matih_ray.streaming.sql.query import QueryPlanner
 from matih_ray.streaming.sql.script import (
@@ -32,6 +37,7 @@ from matih_ray.streaming.sql.script import (
     Statement,
 )
 from matih_ray.streaming.sql.targets import TargetColumn, fitted, target_columns
+from matih_ray.streaming.tasks import TaskPlan
 
 # What SET may say, and the only values: others would be ignored silently.
 _KNOWN_SETTINGS = {"table.local-time-zone": "UTC", "execution.runtime-mode": "streaming"}
@@ -171,24 +177,45 @@ class Script:
         """
         return fitted(self._plan(insert), self._columns(insert), insert.columns)
 
-    def engine(self, insert: Insert, owner: Owner, aside: Aside | None = None) -> Engine:
-        """An INSERT ready to run, without checkpoints unless the caller sets `directory`."""
+    def engine(
+        self,
+        insert: Insert,
+        owner: Owner,
+        aside: Aside | None = None,
+        *,
+        hire: Callable[[TaskPlan], Crew] | None = None,
+        parallelism: int = 1,
+        side_table: bool = False,
+    ) -> Engine:
+        """An INSERT ready to run, without checkpoints unless the caller sets `directory`.
+
+        With `hire` tasks do the work, of that `parallelism`. With `side_table` rows that are left
+        out are kept beside the target.
+        """
         columns = self._columns(insert)
         node = self.fitted_plan(insert)
         schema = pa.schema([pa.field(one.name, one.type) for one in columns])
         sink = self._sink(insert, schema, owner)
+        if side_table and self.has_side(insert):
+            sink = sided = SidedSink(sink, self._side(insert, owner))
+            aside = replace(aside or Aside(), rejects=sided.reject)
         progress = Progress()
+        left_out = aside or Aside()
 
         def write(chunk: Chunk) -> None:
+            chunk = inserts_of(chunk, work.counts, left_out, insert)
             if chunk.batch.num_rows == 0:
                 return
             _check_rows(chunk, columns, insert)
             sink.write(chunk.batch.cast(schema))
             progress.rows_out += chunk.batch.num_rows
 
-        pipeline = Pipeline(node, write, self.policy, aside or Aside())
+        work: Work = Pipeline(node, write, self.policy, left_out)
+        if hire is not None:
+            tasks = TaskPlan(node, self.policy, parallelism, left_out.rejects is not None)
+            work = ParallelPipeline(tasks, write, partial(hire, tasks), left_out)
         plan = tuple(lines(node, with_options=False))
-        return Engine(pipeline, sink, plan, owner, progress=progress)
+        return Engine(work, sink, plan, owner, progress=progress)
 
     def _plan(self, insert: Insert) -> Node:
         return QueryPlanner(self._tables, self._views).plan(insert.query)
@@ -204,6 +231,23 @@ class Script:
         if len(insert.path) < 2:
             raise SqlInvalidError(f"there is no table {'.'.join(insert.path)!r}")
         return target_columns(self._catalog.schema(insert.path))
+
+    def has_side(self, insert: Insert) -> bool:
+        """Whether a target can have a side table; those that keep nothing have none."""
+        table = self._tables.get(insert.path)
+        if table is None or is_catalog_table(table):
+            return True
+        return option(table, "connector") == "filesystem"
+
+    def _side(self, insert: Insert, owner: Owner) -> TableSink:
+        """The sink of a target's side table."""
+        table = self._tables.get(insert.path)
+        if table is not None and not is_catalog_table(table):
+            where = local_path(table)
+            return FileSink(where.with_name(where.name + SUFFIX), "parquet", SCHEMA)
+        path = (*insert.path[:-1], insert.path[-1] + SUFFIX)
+        self._catalog.create(path, SCHEMA, ("day(rejected_at)",))
+        return self._catalog.open_sink(path, SCHEMA, owner)
 
     def _sink(self, insert: Insert, schema: pa.Schema, owner: Owner) -> TableSink:
         table = self._tables.get(insert.path)
@@ -222,17 +266,36 @@ def is_bounded(table: CreateTable) -> bool:
     connector = option(table, "connector")
     if connector == "kafka":
         return option(table, "scan.bounded.mode", "unbounded") != "unbounded"
+    if connector == "postgres-cdc":
+        return option(table, "scan.startup.mode", "initial") == "snapshot"
     return connector in ("filesystem", "datagen")
 
 
-def _check_rows(chunk: Chunk, columns: tuple[TargetColumn, ...], insert: Insert) -> None:
-    """What a table that rows are appended to cannot take."""
-    target = ".".join(insert.path)
-    if chunk.kinds is not None and chunk.kinds.any():
-        kind = KIND_NAMES[int(chunk.kinds[chunk.kinds != INSERT][0])]
+def inserts_of(chunk: Chunk, counts: Counts, aside: Aside, insert: Insert) -> Chunk:
+    """The rows that can be appended. Others go to the side table, and are counted.
+
+    Raises:
+        StreamRowError: There are others, and no side table.
+    """
+    if chunk.kinds is None or not chunk.kinds.any():
+        return chunk
+    others, inserted = np.flatnonzero(chunk.kinds), np.flatnonzero(chunk.kinds == INSERT)
+    if aside.rejects is None:
         raise StreamRowError(
-            f"a row of kind {kind} cannot be appended to {target}: it changes or removes a row"
+            f"a row of kind {KIND_NAMES[int(chunk.kinds[others[0]])]} cannot be appended to "
+            f"{'.'.join(insert.path)}: it changes or removes a row"
         )
+    known = chunk.origins
+    origins = None if known is None else Origins(known.numbers[others], known.look_up)
+    changed = chunk.batch.take(pa.array(others))
+    aside.rejects(changed_rows(changed, chunk.kinds[others], origins))
+    counts.changed += len(others)
+    return replace(chunk, batch=chunk.batch.take(pa.array(inserted)), kinds=None, origins=None)
+
+
+def _check_rows(chunk: Chunk, columns: tuple[TargetColumn, ...], insert: Insert) -> None:
+    """What a column that is NOT NULL cannot take."""
+    target = ".".join(insert.path)
     for place, column in enumerate(columns):
         if column.not_null and chunk.batch.column(place).null_count:
             raise StreamRowError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,19 +30,37 @@ MERGE_MIN_ROWS = 100_000
 
 
 Kinds = npt.NDArray[np.int8]
+NO_ROWS: Times = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where the rows of a batch came from. `look_up` makes `origins.COLUMNS` of row numbers of the
+    batch that was read, and `numbers` are those of the rows at hand."""
+
+    numbers: Times
+    look_up: Callable[[Times], pa.Table]
+
+    def of(self, rows: Times) -> pa.Table:
+        """The origins of these rows of the batch at hand."""
+        return self.look_up(self.numbers[rows])
 
 
 @dataclass(frozen=True)
 class Chunk:
     """A batch, the watermark that each of its rows met, and the watermark after them.
 
-    `kinds` says what happened to each row, None where all of them are inserts.
+    `kinds` says what happened to each row, None where all of them are inserts. `idle` is whether
+    `after` holds nobody back, because nothing that could move it has rows. `origins` are where the
+    rows came from, where somebody wants to know.
     """
 
     batch: pa.RecordBatch
     met: Times
     after: int
     kinds: Kinds | None = None
+    idle: bool = False
+    origins: Origins | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +73,23 @@ class State:
 
 @dataclass(frozen=True)
 class Closed:
-    """What a chunk led to: windows that closed, and rows whose windows had all closed before."""
+    """What a chunk led to: windows that closed, and rows whose windows had all closed before, by
+    their numbers in the chunk."""
 
     windows: pa.Table | None
-    late: pa.RecordBatch | None
+    late: Times
+
+
+def live_windows(spec: WindowSpec, times: Times, met: Times) -> tuple[Times, Times, np.ndarray]:
+    """Row numbers and the aligned windows of each that have not fired when it comes, and which rows
+    are late: all their windows have."""
+    ends = spec.ends(times)
+    found = [(end, there & (end - 1 > met)) for end, there in ends]
+    placed = np.logical_or.reduce([live for _, live in found])
+    in_any = np.logical_or.reduce([there for _, there in ends])
+    rows = np.concatenate([np.flatnonzero(live) for _, live in found])
+    windows = np.concatenate([end[live] for end, live in found])
+    return rows, windows, in_any & ~placed
 
 
 class WindowOperator:
@@ -83,9 +115,16 @@ class WindowOperator:
 
     def process(self, chunk: Chunk) -> Closed:
         """Take a chunk."""
-        late = self._add(chunk) if chunk.batch.num_rows else None
+        late = self._add(chunk) if chunk.batch.num_rows else NO_ROWS
         self._watermark = max(self._watermark, chunk.after)
         return Closed(self._fire(), late)
+
+    def absorb(self, partial: pa.Table, kept: Mapping[str, pa.Table]) -> None:
+        """Take partial aggregates that were made elsewhere, of windows that have not fired."""
+        self._partial.append(partial)
+        for name, table in kept.items():
+            self._kept[name].append(table)
+        self._merge_when_grown()
 
     @property
     def watermark(self) -> int:
@@ -117,7 +156,7 @@ class WindowOperator:
             self._kept[name] = [part] if part is not None else []
         self._merged_rows = sum(table.num_rows for table in state.tables.values())
 
-    def _add(self, chunk: Chunk) -> pa.RecordBatch | None:
+    def _add(self, chunk: Chunk) -> Times:
         times = chunk.batch.column(TIME).to_numpy()
         met = np.maximum(chunk.met, self._watermark)
         rows, windows, is_late = self._assign(chunk.batch, times, met)
@@ -127,7 +166,7 @@ class WindowOperator:
         table = table.append_column(WINDOW, pa.array(windows))
         if table.num_rows:
             self._keep(table)
-        return chunk.batch.filter(pa.array(is_late)) if is_late.any() else None
+        return np.flatnonzero(is_late)
 
     def _assign(
         self, batch: pa.RecordBatch, times: Times, met: Times
@@ -140,18 +179,16 @@ class WindowOperator:
             numbers = self._sessions.assign(keys, times, met)
             rows = np.flatnonzero(numbers >= 0)
             return rows, numbers[rows], numbers < 0
-        found = [(ends, there & (ends - 1 > met)) for ends, there in self._spec.ends(times)]
-        placed = np.logical_or.reduce([live for _, live in found])
-        in_any = np.logical_or.reduce([there for _, there in self._spec.ends(times)])
-        rows = np.concatenate([np.flatnonzero(live) for _, live in found])
-        windows = np.concatenate([ends[live] for ends, live in found])
-        return rows, windows, in_any & ~placed
+        return live_windows(self._spec, times, met)
 
     def _keep(self, table: pa.Table) -> None:
         self._partial.append(partial_table(table, self._keys, self._aggregates))
         for one in self._aggregates:
             if one.function in KEPT:
                 self._kept[one.output].append(kept_values(table, self._keys, one))
+        self._merge_when_grown()
+
+    def _merge_when_grown(self) -> None:
         rows = sum(len(part) for part in self._partial)
         rows += sum(len(part) for parts in self._kept.values() for part in parts)
         if rows > max(MERGE_MIN_ROWS, MERGE_GROWTH * self._merged_rows):

@@ -7,29 +7,39 @@ and the operators' states belong together, which is all that a checkpoint needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from matih_ray.errors import SqlNotSupportedError, StreamRowError
+from matih_ray.errors import StreamRowError
 from matih_ray.model.value import JsonValue
 from matih_ray.sources.host_policy import HostPolicy
-from matih_ray.streaming.connectors.opening import reader_of
+from matih_ray.streaming.connectors.opening import keeps_rejects, reader_of
 from matih_ray.streaming.connectors.options import duration_ms
-from matih_ray.streaming.connectors.reader import BadRow, Polled
-from matih_ray.streaming.operators import (
-    END_COLUMN,
-    START,
-    Chunk,
-    Kinds,
-    State,
-    WindowOperator,
+from matih_ray.streaming.connectors.reader import (
+    FindsPartitions,
+    HoldsCheckpoints,
+    MeasuresLag,
+    Polled,
 )
-from matih_ray.streaming.sql.plan import Calc, Node, Scan, Union, WindowAggregation
+from matih_ray.streaming.connectors.shares import WHOLE, Share
+from matih_ray.streaming.operators import NO_ROWS, Chunk, Kinds, Origins, State
+from matih_ray.streaming.rejects import bad_rows, joined_origins, origins_of, untimed_rows
+from matih_ray.streaming.sql.plan import Calc, Node, Scan, Union
+from matih_ray.streaming.steps import (
+    Aside,
+    Counts,
+    Push,
+    Stateful,
+    UnionStep,
+    WindowStep,
+    calculated,
+    empty,
+)
 from matih_ray.streaming.watermarks import BEGINNING, END, Watermarks
 from matih_ray.streaming.windows import Times
 
@@ -40,42 +50,17 @@ CHUNK_ROWS = 128 * 1024
 IDLE_TIMEOUT_MS = 60_000
 _IDLE = "scan.watermark.idle-timeout"
 
-Push = Callable[[Chunk], None]
-
-
-@dataclass
-class Counts:
-    """What happened to rows: read, unreadable and left out, late."""
-
-    read: int = 0
-    bad: int = 0
-    late: int = 0
-
-
-@dataclass(frozen=True)
-class Aside:
-    """Who is told of rows that are left out: late ones (keys, arguments and `event_time`), and
-    unreadable ones with their table and partition."""
-
-    late: Callable[[pa.RecordBatch], None] = lambda _: None
-    bad: Callable[[str, str, Sequence[BadRow]], None] = lambda _table, _partition, _rows: None
-
-
-class Stateful(Protocol):
-    """A part of a pipeline that must be as it was when a job goes on."""
-
-    def snapshot(self) -> State:
-        """What it needs to go on."""
-
-    def restore(self, state: State) -> None:
-        """Go on from a snapshot."""
+__all__ = ["Aside", "Counts", "Pipeline", "ScanStep"]
 
 
 @dataclass
 class Pipeline:
     """One plan being run; `output` gets its rows, and at last the end of time as watermark.
 
-    `parts` are what a checkpoint holds, by names that stay the same while the plan does.
+    `parts` are what a checkpoint holds, by names that stay the same while the plan does. A plan
+    that several tasks work on is cut below its windows: the `share` of the sources is a pipeline of
+    what is below, `above` tells how many windows were cut off, and `cut` makes a pipeline of the
+    rest, whose `windows` are fed by others.
     """
 
     node: Node
@@ -83,7 +68,11 @@ class Pipeline:
     policy: HostPolicy = field(default_factory=HostPolicy)
     aside: Aside = field(default_factory=Aside)
     counts: Counts = field(default_factory=Counts)
+    share: Share = WHOLE
+    above: int = 0
+    cut: bool = False
     sources: list[ScanStep] = field(default_factory=list)
+    windows: list[WindowStep] = field(default_factory=list)
     parts: dict[str, Stateful] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,6 +93,39 @@ class Pipeline:
         waiting = [source for source in self.sources if not source.ended]
         return sum(source.turn(timeout_s / len(waiting)) for source in waiting)
 
+    def holds(self) -> bool:
+        """Whether a source is within something that must stay whole."""
+        readers = [source.reader for source in self.sources]
+        return any(isinstance(one, HoldsCheckpoints) and one.holds() for one in readers)
+
+    def lag_bytes(self) -> int | None:
+        """What sources keep because it was not acknowledged; None if nobody knows."""
+        readers = [source.reader for source in self.sources]
+        found = [one.lag_bytes() for one in readers if isinstance(one, MeasuresLag)]
+        known = [lag for lag in found if lag is not None]
+        return sum(known) if known else None
+
+    def snapshot(self) -> dict[str, State]:
+        """The states of all parts; between two turns."""
+        return {name: part.snapshot() for name, part in self.parts.items()}
+
+    def restore(self, states: Mapping[str, State]) -> None:
+        """Go on from a snapshot; before `open`."""
+        for name, part in self.parts.items():
+            if name in states:
+                part.restore(states[name])
+
+    def acknowledge(self) -> None:
+        """What was read until now is durable."""
+        for source in self.sources:
+            source.reader.acknowledge(source.reader.positions())
+
+    def behind(self) -> tuple[int, str | None]:
+        """The lowest watermark of the sources, and the partition that holds it."""
+        waiting = [one for one in self.sources if one.holds] or self.sources
+        one = min(waiting, key=lambda source: source.watermarks.current)
+        return one.watermarks.current, one.watermarks.holder
+
     def close(self) -> None:
         """Release connections."""
         for source in self.sources:
@@ -115,16 +137,18 @@ class Pipeline:
             self.sources.append(step)
             self.parts[f"source-{len(self.sources)}"] = step
         elif isinstance(node, Calc):
-            self._build(node.input, lambda chunk: push(_calculated(node, chunk)))
+            self._build(node.input, lambda chunk: push(calculated(node, chunk)))
         elif isinstance(node, Union):
-            union = _UnionStep(push, [BEGINNING] * len(node.inputs))
-            self.parts[f"union-{len(self.parts)}"] = union
+            union = UnionStep(push, [BEGINNING] * len(node.inputs))
+            self.parts[f"union-{len(self.parts) + self.above}"] = union
             for number, one in enumerate(node.inputs):
                 self._build(one, partial(union.take, number))
         else:
-            window = _WindowStep(node, self, push)
+            window = WindowStep(node, self.counts, self.aside, push)
             self.parts[f"window-{len(self.parts)}"] = window
-            self._build(node.input, window.take)
+            self.windows.append(window)
+            if not self.cut:
+                self._build(node.input, window.take)
 
 
 class ScanStep:
@@ -132,7 +156,8 @@ class ScanStep:
 
     def __init__(self, scan: Scan, pipeline: Pipeline, push: Push) -> None:
         self.scan = scan
-        self.reader = reader_of(scan, pipeline.policy)
+        self._keeps = pipeline.aside.rejects is not None and keeps_rejects(scan.table)
+        self.reader = reader_of(scan, pipeline.policy, share=pipeline.share, keep_bad=self._keeps)
         self.watermarks = Watermarks({})
         self.ended = False
         self._pipeline = pipeline
@@ -141,12 +166,17 @@ class ScanStep:
         self._moved_s: dict[str, float] = {}
         self._positions: dict[str, JsonValue] | None = None
         self._empty = pa.schema([(name, kind.arrow) for name, kind in scan.schema.items()])
-        self._sent = BEGINNING
+        self._sent = (BEGINNING, False)
 
     def open(self) -> None:
         """Begin to read."""
         self.reader.open(self._positions)
-        self.watermarks.add(self.reader.partitions())
+        self.watermarks.keep(self.reader.partitions())
+
+    @property
+    def holds(self) -> bool:
+        """Whether windows wait for it: it has not ended, and is not idle."""
+        return not (self.ended or self.watermarks.all_idle)
 
     def turn(self, timeout_s: float) -> int:
         """Poll once, and push what came."""
@@ -157,13 +187,14 @@ class ScanStep:
         self._judge_idle(now)
         for name in self.reader.finished():
             self.watermarks.finish(name)
-        self.ended = len(self.reader.finished()) == len(self.watermarks.partitions)
+        self.ended = self._has_ended()
         after = END if self.ended else self.watermarks.current
+        idle = not self.ended and self.watermarks.all_idle
         if parts:
-            self._push(_joined(parts, after))
-        elif after > self._sent:
-            self._push(Chunk(_empty(self._empty), np.empty(0, np.int64), after))
-        self._sent = after
+            self._push(_joined(parts, after, idle=idle))
+        elif (after, idle) != self._sent:
+            self._push(Chunk(empty(self._empty), NO_ROWS, after, idle=idle))
+        self._sent = after, idle
         return sum(len(part.met) for part in parts)
 
     def snapshot(self) -> State:
@@ -183,99 +214,58 @@ class ScanStep:
         positions, marks = state.value["positions"], state.value["watermarks"]
         assert isinstance(positions, dict)  # noqa: S101 - as above
         assert isinstance(marks, dict)  # noqa: S101 - as above
+        if state.value["table"] != ".".join(self.scan.table.path):
+            return  # of another query, which was allowed
         self._positions = positions
         found = {name: int(str(mark)) for name, mark in marks.items()}
         self.watermarks = Watermarks(found, reached=int(str(state.value["reached"])))
 
+    def _has_ended(self) -> bool:
+        if not self.watermarks.partitions and isinstance(self.reader, FindsPartitions):
+            return not self.reader.finds_more()
+        return len(self.reader.finished()) == len(self.watermarks.partitions)
+
     def _part(self, polled: Polled, now: float) -> Chunk | None:
         counts, name = self._pipeline.counts, polled.partition
+        aside, table = self._pipeline.aside, ".".join(self.scan.table.path)
         if polled.bad:
             counts.bad += len(polled.bad)
-            self._pipeline.aside.bad(".".join(self.scan.table.path), name, polled.bad)
+            aside.bad(table, name, polled.bad)
+            self._reject(bad_rows(table, name, polled.bad) if self._keeps else None)
         if polled.batch.num_rows == 0:
             return None
         self._moved_s[name] = now
         batch = _computed(self.scan, polled.batch)
-        counts.read += batch.num_rows
-        met = self.watermarks.advance(name, _marks(self.scan, batch))
         kinds = None if polled.kinds is None else polled.kinds.to_numpy()
-        return Chunk(batch, met, BEGINNING, kinds)
+        origins = origins_of(table, polled) if self._keeps else None
+        chunk = Chunk(batch, NO_ROWS, BEGINNING, kinds, origins=origins)
+        if origins is not None and self.scan.time and batch.column(self.scan.time).null_count:
+            chunk = self._timed(chunk, origins)
+        counts.read += chunk.batch.num_rows
+        met = self.watermarks.advance(name, _marks(self.scan, chunk.batch))
+        return replace(chunk, met=met) if chunk.batch.num_rows else None
+
+    def _timed(self, chunk: Chunk, origins: Origins) -> Chunk:
+        """The rows that have a time; those without cannot be in any window."""
+        assert self.scan.time is not None  # noqa: S101 - the caller looked
+        has = pc.is_valid(chunk.batch.column(self.scan.time))
+        there = has.to_numpy(zero_copy_only=False)
+        missing = np.flatnonzero(~there)
+        self._pipeline.counts.bad += len(missing)
+        self._reject(untimed_rows(origins, missing, self.scan.time))
+        kinds = None if chunk.kinds is None else chunk.kinds[there]
+        left = Origins(origins.numbers[there], origins.look_up)
+        return replace(chunk, batch=chunk.batch.filter(has), kinds=kinds, origins=left)
+
+    def _reject(self, rows: pa.Table | None) -> None:
+        if rows is not None and self._pipeline.aside.rejects is not None:
+            self._pipeline.aside.rejects(rows)
 
     def _judge_idle(self, now: float) -> None:
         for name in self.reader.caught_up():
             quiet_s = now - self._moved_s.setdefault(name, now)
             if self._idle_s and quiet_s >= self._idle_s:
                 self.watermarks.idle.add(name)
-
-
-@dataclass
-class _UnionStep:
-    """The watermark is the lowest of the inputs'."""
-
-    push: Push
-    reached: list[int]
-
-    def take(self, number: int, chunk: Chunk) -> None:
-        others = min((mark for at, mark in enumerate(self.reached) if at != number), default=END)
-        self.reached[number] = max(self.reached[number], chunk.after)
-        met = np.minimum(chunk.met, others)
-        self.push(Chunk(chunk.batch, met, min(self.reached), chunk.kinds))
-
-    def snapshot(self) -> State:
-        return State(value=list(self.reached))
-
-    def restore(self, state: State) -> None:
-        assert isinstance(state.value, list)  # noqa: S101 - written by `snapshot`
-        self.reached[:] = [int(str(mark)) for mark in state.value]
-
-
-class _WindowStep:
-    """Windows that close go on, late rows aside."""
-
-    def __init__(self, node: WindowAggregation, pipeline: Pipeline, push: Push) -> None:
-        self._operator = WindowOperator(node.spec, node.keys, node.aggregates)
-        self._schema = pa.schema([(name, kind.arrow) for name, kind in node.schema.items()])
-        self._keys = pa.schema([(name, node.schema[name].arrow) for name in node.keys])
-        self._pipeline = pipeline
-        self._push = push
-
-    def take(self, chunk: Chunk) -> None:
-        if chunk.kinds is not None and chunk.kinds.any():
-            raise SqlNotSupportedError(
-                "windows over a table whose rows are updated or deleted are not supported",
-                clause="GROUP BY",
-            )
-        closed = self._operator.process(chunk)
-        if closed.late is not None:
-            self._pipeline.counts.late += closed.late.num_rows
-            self._pipeline.aside.late(closed.late)
-        if closed.windows is not None:
-            for batch in _timed(closed.windows).cast(self._schema).to_batches(CHUNK_ROWS):
-                self._push(Chunk(batch, np.full(batch.num_rows, BEGINNING), BEGINNING))
-        if chunk.after == END:
-            self._push(Chunk(_empty(self._schema), np.empty(0, np.int64), END))
-
-    def snapshot(self) -> State:
-        return self._operator.snapshot(self._keys)
-
-    def restore(self, state: State) -> None:
-        self._operator.restore(state)
-
-
-def _calculated(calc: Calc, chunk: Chunk) -> Chunk:
-    batch, met, kinds = chunk.batch, chunk.met, chunk.kinds
-    if calc.predicate is not None and batch.num_rows:
-        mask = calc.predicate.evaluate(batch).fill_null(False)  # noqa: FBT003 - Arrow's
-        chosen = mask.to_numpy(zero_copy_only=False)
-        batch, met = batch.filter(mask), met[chosen]
-        kinds = None if kinds is None else kinds[chosen]
-    if batch.num_rows:
-        columns = [one.evaluate(batch) for one in calc.projections.values()]
-        batch = pa.record_batch(columns, names=list(calc.projections))
-    else:
-        fields = [(name, one.type.arrow) for name, one in calc.projections.items()]
-        batch = _empty(pa.schema(fields))
-    return Chunk(batch, met, chunk.after, kinds)
 
 
 def _computed(scan: Scan, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -298,10 +288,10 @@ def _marks(scan: Scan, batch: pa.RecordBatch) -> Times:
     return found
 
 
-def _joined(parts: list[Chunk], after: int) -> Chunk:
+def _joined(parts: list[Chunk], after: int, *, idle: bool) -> Chunk:
     """One chunk of what came from several partitions."""
     if len(parts) == 1:
-        return Chunk(parts[0].batch, parts[0].met, after, parts[0].kinds)
+        return replace(parts[0], after=after, idle=idle)
     table = pa.Table.from_batches([part.batch for part in parts]).combine_chunks()
     kinds: Kinds | None = None
     if any(part.kinds is not None for part in parts):
@@ -312,15 +302,6 @@ def _joined(parts: list[Chunk], after: int) -> Chunk:
             ]
         )
     met = np.concatenate([part.met for part in parts])
-    return Chunk(table.to_batches()[0], met, after, kinds)
-
-
-def _timed(windows: pa.Table) -> pa.Table:
-    for name in (START, END_COLUMN):
-        place = windows.column_names.index(name)
-        windows = windows.set_column(place, name, windows.column(name).cast(pa.timestamp("ms")))
-    return windows
-
-
-def _empty(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.record_batch([pa.array([], one.type) for one in schema], schema=schema)
+    known = [part.origins for part in parts if part.origins is not None]
+    origins = joined_origins(known) if len(known) == len(parts) else None
+    return Chunk(table.to_batches()[0], met, after, kinds, idle, origins)

@@ -11,22 +11,33 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from matih_ray.control.stream_jobs import JobDraft
 from matih_ray.errors import ConfigurationError, ForbiddenError, SqlInvalidError
 from matih_ray.model.ids import TenantId
+from matih_ray.model.sql_session import Interpreted, StatementKind
 from matih_ray.model.stream_job import StreamJob
 from matih_ray.settings import Settings
 from matih_ray.sinks.iceberg.naming import safe_name
 from matih_ray.streaming.checkpoints import CheckpointDirectory
 from matih_ray.streaming.connectors.catalog_tables import Owner
-from matih_ray.streaming.connectors.opening import reader_of
+from matih_ray.streaming.connectors.opening import keeps_rejects, reader_of
 from matih_ray.streaming.engine import Engine, Restart
 from matih_ray.streaming.job import Script
+from matih_ray.streaming.parallel import Crew
+from matih_ray.streaming.side_sink import SUFFIX
 from matih_ray.streaming.sql.plan import scans
-from matih_ray.streaming.sql.script import Insert, is_secret, parse_script
+from matih_ray.streaming.sql.script import (
+    CreateTable,
+    CreateView,
+    Insert,
+    is_secret,
+    parse_script,
+)
+from matih_ray.streaming.tasks import TaskPlan
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -44,9 +55,33 @@ class TenantScripts:
             self._own(tenant_id, draft.savepoint_path)
         script.create_tables()
         for insert in inserts:
-            for scan in scans(script.fitted_plan(insert)):
+            node = script.fitted_plan(insert)
+            if draft.parallelism > 1:
+                _ = TaskPlan(node, script.policy, draft.parallelism).window  # may refuse it
+            for scan in scans(node):
+                keeps_rejects(scan.table)
                 reader_of(scan, script.policy)  # options are read, nothing is connected to
         return [".".join(insert.path) for insert in inserts]
+
+    def interpret(self, tenant_id: TenantId, earlier: Sequence[str], text: str) -> Interpreted:
+        """Understand a statement; see `control.stream_jobs.Scripts`."""
+        found = parse_script(text, self._variables(tenant_id))
+        is_set = all(isinstance(one, Insert) and not one.explain for one in found)
+        if not found or (len(found) > 1 and not is_set):
+            raise SqlInvalidError("one statement at a time, or one statement set")
+        first = found[0]
+        explained = isinstance(first, Insert) and first.explain
+        statements = [*earlier] if explained else [*earlier, text]
+        script, _ = self._script(tenant_id, ";\n".join(statements), {})
+        if isinstance(first, Insert):
+            if explained:
+                lines = tuple(script.explain(first))
+                return Interpreted(kind=StatementKind.EXPLAIN, lines=lines)
+            return Interpreted(kind=StatementKind.INSERT, name=".".join(first.path))
+        if isinstance(first, CreateTable | CreateView):
+            script.create_tables()
+            return Interpreted(kind=StatementKind.DEFINITION, name=".".join(first.path))
+        return Interpreted(kind=StatementKind.SETTING)
 
     def savepoint_directory(self, tenant_id: TenantId, wanted: str | None) -> str:
         """Where a tenant's savepoints go."""
@@ -54,15 +89,29 @@ class TenantScripts:
             return f"{self._root(tenant_id)}/savepoints"
         return self._own(tenant_id, wanted)
 
-    def engine(self, job: StreamJob) -> Engine:
-        """The engine of a stored job, as its current owner.
+    def task_plan(self, job: StreamJob) -> TaskPlan:
+        """What each task of a stored job of several works by; see `engine`."""
+        script, inserts = self._script(job.tenant_id, job.script, job.options)
+        insert = inserts[job.statement]
+        node, keeps = script.fitted_plan(insert), script.has_side(insert)
+        return TaskPlan(node, script.policy, job.parallelism, keeps_rejects=keeps)
+
+    def engine(self, job: StreamJob, hire: Callable[[TaskPlan], Crew]) -> Engine:
+        """The engine of a stored job, as its current owner; `hire` starts tasks where the job has
+        several.
 
         Raises:
             MatihError: The script cannot run any more: a variable is gone, a table has changed.
         """
         script, inserts = self._script(job.tenant_id, job.script, job.options)
         owner = Owner(job_id=job.job_id, epoch=job.epoch)
-        engine = script.engine(inserts[job.statement], owner)
+        engine = script.engine(
+            inserts[job.statement],
+            owner,
+            hire=hire if job.parallelism > 1 else None,
+            parallelism=job.parallelism,
+            side_table=True,
+        )
         engine.directory = CheckpointDirectory(
             f"{self._root(job.tenant_id)}/jobs/{job.job_id}/checkpoints"
         )
@@ -82,6 +131,11 @@ class TenantScripts:
         # what is printed goes nowhere: nobody watches a job's standard output
         script = Script(self._settings, filled, io.StringIO(), tenant_id)
         inserts = [one for one in script.prepare(statements) if not one.explain]
+        for insert in inserts:
+            target = script.tables.get(insert.path)
+            if target is not None and target.options.values.get("connector") == "filesystem":
+                # its side table is beside it
+                self._check_file(tenant_id, f"{target.options.values.get('path', '')}{SUFFIX}")
         for path, table in script.tables.items():
             name = ".".join(path)
             for key in table.options.values:

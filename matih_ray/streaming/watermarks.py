@@ -13,6 +13,19 @@ BEGINNING = int(np.iinfo(np.int64).min)
 END = int(np.iinfo(np.int64).max)
 
 
+def lowest(parts: Iterable[tuple[int, bool]]) -> tuple[int, bool]:
+    """The watermark of parts that each have one and may be idle, and whether they are idle as a
+    whole: then it is the beginning of time, which moves nobody. What has ended waits for nothing,
+    but does not end what is idle."""
+    known = list(parts)
+    awake = [mark for mark, idle in known if not idle and mark != END]
+    if awake:
+        return min(awake), False
+    if known and not any(idle for mark, idle in known if mark != END):
+        return END, False
+    return BEGINNING, True
+
+
 @dataclass
 class Watermarks:
     """The watermarks of one source's partitions, in milliseconds; they never go back.
@@ -34,8 +47,8 @@ class Watermarks:
     @property
     def current(self) -> int:
         """The source's watermark."""
-        counted = (mark for name, mark in self.partitions.items() if name not in self.idle)
-        self.reached = max(self.reached, min(counted, default=BEGINNING))
+        states = ((mark, name in self.idle) for name, mark in self.partitions.items())
+        self.reached = max(self.reached, lowest(states)[0])
         return self.reached
 
     @property
@@ -43,6 +56,15 @@ class Watermarks:
         """The partition that holds the watermark back."""
         counted = [name for name in self.partitions if name not in self.idle]
         return min(counted, key=lambda name: self.partitions[name], default=None)
+
+    @property
+    def all_idle(self) -> bool:
+        """Whether no partition counts, perhaps because there is none."""
+        return lowest((mark, name in self.idle) for name, mark in self.partitions.items())[1]
+
+    def keep(self, partitions: Iterable[str]) -> None:
+        """Name all partitions there are; others do not count any more."""
+        self.partitions = {name: self.partitions.get(name, BEGINNING) for name in partitions}
 
     def add(self, partitions: Iterable[str]) -> None:
         """Name partitions that are new."""

@@ -19,6 +19,7 @@ from matih_ray.streaming.checkpoints import CheckpointDirectory
 from matih_ray.streaming.connectors.catalog_tables import Owner
 from matih_ray.streaming.engine import Command, Engine, Restart
 from matih_ray.streaming.job import Script
+from matih_ray.streaming.parallel import LocalCrew
 from matih_ray.streaming.sql.script import parse_script
 
 
@@ -27,15 +28,22 @@ def engine_of(told: dict) -> Engine:
     script = Script(Settings(home=Path(told["home"])), told.get("options", {}), sys.stderr)
     (insert,) = script.prepare(parse_script(told["sql"], {}))
     directory = CheckpointDirectory(told["checkpoints"])
-    engine = script.engine(insert, Owner(job_id=told["job"], epoch=directory.claim()))
+    owner = Owner(job_id=told["job"], epoch=directory.claim())
+    engine = script.engine(
+        insert,
+        owner,
+        hire=LocalCrew if told.get("parallelism") else None,
+        parallelism=told.get("parallelism") or 1,
+        side_table=bool(told.get("side")),
+    )
     engine.directory = directory
     engine.interval_s = 0
-    engine.restart = Restart(told.get("savepoint"))
+    engine.restart = Restart(told.get("savepoint"), bool(told.get("allow")))
     return engine
 
 
 def run(told: dict) -> dict:
-    """Run until the partitions were read up to `until`, or until the step to die at."""
+    """Run until `until` rows were read, or until the step to die at."""
     engine = engine_of(told)
     left = told.get("die_at")
 
@@ -45,7 +53,8 @@ def run(told: dict) -> dict:
             left -= 1
             if left < 0 and (told.get("die_in") in (None, name)):
                 os.kill(os.getpid(), signal.SIGKILL)
-        if name == "turn" and reached(engine) == told["until"]:
+        counts = engine.pipeline.counts
+        if name == "turn" and counts.read + counts.bad == told["until"]:
             directory = told.get("savepoints")
             engine.commands.put(Command(True, directory, on_saved))
 
@@ -58,13 +67,13 @@ def run(told: dict) -> dict:
     engine.at_step = at_step
     engine.run()
     counts = engine.pipeline.counts
-    return {"read": counts.read, "late": counts.late, "saved": saved}
-
-
-def reached(engine: Engine) -> dict[str, int]:
-    """The next offset of each partition."""
-    places = engine.pipeline.sources[0].reader.positions()
-    return {key: place["next"] for key, place in places.items()}  # type: ignore[index, call-overload]
+    return {
+        "read": counts.read,
+        "late": counts.late,
+        "bad": counts.bad,
+        "rejected": engine.rejected,
+        "saved": saved,
+    }
 
 
 def main() -> None:

@@ -1,43 +1,30 @@
-"""Jobs that are killed, fenced, restored: the table has every window once, and nothing else."""
+"""Jobs that are killed, fenced, restored: the table has every window once, and nothing else.
+
+Each test runs a job in one process, or with tasks that share it.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from matih_ray.errors import FencedError, StateConflictError, StateError
-from matih_ray.settings import Settings
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.streaming.connectors.catalog_tables import CatalogSink
 from matih_ray.streaming.engine import Engine
-from matih_ray.streaming.job import Script
-from matih_ray.streaming.sql.script import parse_script
 from matih_ray.testing.devstack.kafka import KafkaServer
+from tests.integration.stream_lab import PARTITIONS, WINDOWS, Job, job_processes
 from tests.integration.stream_process import engine_of
 
-START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
-PROCESS = Path(__file__).with_name("stream_process.py")
 WAIT_S = 120
-WINDOW_MS = 10_000
-PARTITIONS = 3
-WINDOWS = {
-    "TUMBLE": ("TUMBLE(ts, INTERVAL '10' SECOND)", "TUMBLE_START(ts, INTERVAL '10' SECOND)"),
-    "SESSION": ("SESSION(ts, INTERVAL '3' SECOND)", "SESSION_START(ts, INTERVAL '3' SECOND)"),
-}
 # A few by default; STREAM_SEEDS=50 is what was run before a release.
-SEEDS = range(int(os.environ.get("STREAM_SEEDS", "4")))
+SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
 
 
 @pytest.fixture(scope="module")
@@ -48,142 +35,8 @@ def server() -> Iterator[KafkaServer]:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[subprocess.Popen[str]]:
-    """What starts the processes of jobs."""
-    with subprocess.Popen(
-        [sys.executable, str(PROCESS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(PROCESS.parents[2])},
-    ) as process:
+    with job_processes() as process:
         yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
-
-@dataclass
-class Job:
-    """One topic, one table, one job, and what its table must hold."""
-
-    server: KafkaServer
-    processes: subprocess.Popen[str]
-    topic: str
-    home: Path
-    kind: str = "TUMBLE"
-    job: str = "job-1"
-
-    def __post_init__(self) -> None:
-        self.events: list[tuple[int, str | None, int]] = []
-        self.ends = dict.fromkeys(range(PARTITIONS), 0)
-        self.server.create_topic(self.topic, PARTITIONS)
-        ddl = (
-            "CREATE TABLE lake.s.r (k STRING, ws TIMESTAMP(3), n BIGINT, u BIGINT, total BIGINT) "
-            "PARTITIONED BY (hour(ws));"
-        )
-        script = Script(Settings(home=self.home), {}, sys.stderr)
-        script.prepare(parse_script(ddl, {}))
-        script.create_tables()
-
-    @property
-    def sql(self) -> str:
-        window, start = WINDOWS[self.kind]
-        return (
-            "CREATE TABLE t (k STRING, u STRING, v BIGINT, ts TIMESTAMP(3), "
-            "WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) WITH ('connector' = 'kafka', "
-            f"'topic' = '{self.topic}', 'format' = 'json', 'properties.group.id' = 'g', "
-            f"'properties.bootstrap.servers' = '{self.server.bootstrap}', "
-            "'scan.startup.mode' = 'earliest-offset');"
-            f"INSERT INTO lake.s.r SELECT k, {start}, COUNT(*), COUNT(DISTINCT u), SUM(v) "
-            f"FROM t GROUP BY {window}, k"
-        )
-
-    def produce(self, events: list[tuple[int, str | None, int]], partition: int) -> None:
-        """Events as (milliseconds, key, value)."""
-        rows = []
-        for at, key, value in events:
-            ts = (START + timedelta(milliseconds=at)).isoformat(" ", "milliseconds")
-            rows.append(json.dumps({"k": key, "u": f"u{value % 7}", "v": value, "ts": ts}).encode())
-        self.server.produce(self.topic, rows, partition)
-        self.ends[partition] += len(rows)
-        self.events += events
-
-    def produce_some(self, chance: random.Random, first_ms: int, count: int = 200) -> None:
-        """Out of order in all partitions, by less than the watermark's delay."""
-        for partition in range(PARTITIONS):
-            self.produce(
-                [
-                    (
-                        first_ms + number * 200 + chance.randrange(4_000),
-                        chance.choice(["a", "b", None]),
-                        chance.randrange(100),
-                    )
-                    for number in range(count)
-                ],
-                partition,
-            )
-
-    def finish(self, at: int) -> None:
-        """Rows of a time that closes all windows before it; they stay open themselves."""
-        for partition in range(PARTITIONS):
-            self.produce([(at, "end", 0)], partition)
-
-    def told(self, **more: object) -> dict:
-        return {
-            "home": str(self.home),
-            "sql": self.sql,
-            "checkpoints": str(self.home / f"checkpoints-{self.job}"),
-            "job": self.job,
-            "until": {f"{self.topic}/{number}": end for number, end in self.ends.items()},
-            **more,
-        }
-
-    def start(self, **more: object) -> dict:
-        """Run the job in a process; its exit code and what it did."""
-        assert self.processes.stdin is not None
-        assert self.processes.stdout is not None
-        self.processes.stdin.write(json.dumps(self.told(**more)) + "\n")
-        self.processes.stdin.flush()
-        return json.loads(self.processes.stdout.readline())
-
-    def complete(self, **more: object) -> dict:
-        ended = self.start(**more)
-        assert ended["code"] == 0, ended["error"]
-        return ended
-
-    def rows(self) -> list[tuple]:
-        catalog = open_catalog(CatalogConfig.from_settings(Settings(home=self.home)))
-        table = catalog.load_table(("s", "r")).scan().to_arrow()
-        found = [tuple(row.values()) for row in table.to_pylist()]
-        return sorted(found, key=repr)
-
-    def expected(self) -> list[tuple]:
-        """One event after the other; the windows of the last time are open."""
-        groups = defaultdict(list)
-        if self.kind == "TUMBLE":
-            for at, key, value in self.events:
-                groups[key, at - at % WINDOW_MS].append(value)
-        else:
-            last: dict[str | None, tuple[int, int]] = {}
-            for at, key, value in sorted(self.events, key=lambda event: event[0]):
-                start, end = last.get(key, (0, -1))
-                start = start if at <= end else at
-                last[key] = (start, at + 3_000)
-                groups[key, start].append(value)
-        return sorted(
-            (
-                (
-                    key,
-                    START + timedelta(milliseconds=start),
-                    len(values),
-                    len({value % 7 for value in values}),
-                    sum(values),
-                )
-                for (key, start), values in groups.items()
-                if key != "end"
-            ),
-            key=repr,
-        )
 
 
 @pytest.fixture
@@ -198,12 +51,13 @@ def job(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("parallelism", [None, 3])
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_a_job_that_is_killed_anywhere_writes_every_window_once(
-    job: Job, kind: str, seed: int, tmp_path: Path
+    job: Job, kind: str, seed: int, parallelism: int | None
 ):
-    chance = random.Random(f"{kind} {seed}")
-    job.kind = kind
+    chance = random.Random(f"{kind} {seed} {parallelism}")
+    job.kind, job.parallelism, job.side = kind, parallelism, seed % 2 == 1
     kills = 0
     for turn in range(3):
         job.produce_some(chance, turn * 40_000)
@@ -293,6 +147,20 @@ def test_state_of_another_query_is_refused(job: Job):
     told["sql"] = told["sql"].replace("SUM(v)", "MAX(v)")
     with pytest.raises(StateConflictError, match="another query"):
         engine_of(told).run()
+
+
+@pytest.mark.parametrize("parallelism", [None, 2])
+def test_another_query_goes_on_behind_a_savepoint_with_empty_windows(
+    job: Job, parallelism: int | None
+):
+    job.produce_some(random.Random(1), 0)
+    saved = job.complete(savepoints=str(job.home / "savepoints"))["saved"]
+    before, job.events = job.rows(), []
+    job.parallelism, job.job = parallelism, "job-2"
+    job.produce_some(random.Random(2), 60_000)
+    job.finish(400_000)
+    job.complete(savepoint=saved[0], allow=True, sql=job.sql.replace("SUM(v)", "SUM(v + 0)"))
+    assert job.rows() == sorted(before + job.expected(), key=repr)
 
 
 def test_a_job_without_its_checkpoints_does_not_start_over(job: Job):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import httpx
@@ -16,7 +19,7 @@ import ray
 from matih_ray.control.ports import Ports
 from matih_ray.model.ids import TenantId
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
-from matih_ray.streaming.runtime import NAMESPACE
+from matih_ray.streaming.runtime import NAMESPACE, SUPERVISOR
 from matih_ray.testing.devstack.kafka import KafkaServer
 from serve_apps.local import LocalRuntime
 from tests.ray.lab import TENANT
@@ -52,17 +55,22 @@ def minutes(kafka: KafkaServer, first: int, last: int) -> None:
     kafka.produce("numbers", [json.dumps(row).encode() for row in rows])
 
 
-def until(look: Callable[[], object], what: str) -> None:
+def until(
+    look: Callable[[], object], what: str, instead: Callable[[], object] = lambda: ""
+) -> None:
     deadline = time.monotonic() + GIVE_UP_AFTER_S
     while not look():
-        assert time.monotonic() < deadline, f"never: {what}"
+        assert time.monotonic() < deadline, f"never: {what}; {instead()}"
         time.sleep(0.3)
 
 
-def table_rows(ports: Ports) -> list[tuple[datetime, int, int]]:
+def rows_of(ports: Ports, table: str) -> list[dict]:
     catalog = open_catalog(CatalogConfig.from_settings(ports.settings))
-    rows = catalog.load_table((str(TENANT), "streams", "minutes")).scan().to_arrow().to_pylist()
-    return sorted(tuple(row.values()) for row in rows)
+    return catalog.load_table((str(TENANT), "streams", table)).scan().to_arrow().to_pylist()
+
+
+def table_rows(ports: Ports) -> list[tuple[datetime, int, int]]:
+    return sorted(tuple(row.values()) for row in rows_of(ports, "minutes"))
 
 
 def expected(first: int, last: int) -> list[tuple[datetime, int, int]]:
@@ -120,6 +128,131 @@ def test_a_job_survives_its_process_and_is_stopped_with_a_savepoint(
     assert http.post(f"{again}/cancel").status_code == 202
     until(lambda: http.get(again).json()["state"] == "CANCELED", "the cancellation")
     assert [one["state"] for one in http.get("/jobs").json()["items"]] == ["CANCELED", "FINISHED"]
+
+
+@dataclass
+class Killed:
+    """A parallel job that counts by key, whose processes are killed while rows come."""
+
+    http: httpx.Client
+    ports: Ports
+    kafka: KafkaServer
+    chance: random.Random
+    topic: str
+
+    def __post_init__(self) -> None:
+        self.events: list[tuple[int, int]] = []  # second, key
+        self.bad = 0
+        self.kafka.create_topic(self.topic, 3)
+        ddl = f"CREATE TABLE lake.streams.{self.topic} (at TIMESTAMP(3), k INT, n BIGINT);"
+        script = SCRIPT.partition("CREATE TABLE t")[2].partition("INSERT")[0]
+        self.body = {
+            "name": self.topic,
+            "script": f"{ddl} CREATE TABLE t{script.replace('v BIGINT', 'v INT')} INSERT INTO "
+            f"lake.streams.{self.topic} SELECT TUMBLE_START(ts, INTERVAL '1' MINUTE), v, COUNT(*) "
+            "FROM t GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE), v",
+            "options": {
+                "t.properties.bootstrap.servers": self.kafka.bootstrap,
+                "t.topic": self.topic,
+            },
+            "checkpointIntervalS": 1,
+            "parallelism": 2,
+        }
+        (self.job,) = self.http.post("/jobs", json=self.body).json()
+
+    def produce(self, first: int, last: int) -> None:
+        """These minutes, in all partitions, with one message that is none."""
+        for partition in range(3):
+            events = [
+                (second, self.chance.randrange(20)) for second in range(first * 60, last * 60, 2)
+            ]
+            rows = [
+                json.dumps({"v": key, "ts": str(START + timedelta(seconds=second))}).encode()
+                for second, key in events
+            ]
+            self.kafka.produce(self.topic, [*rows, b"{no"], partition)
+            self.events += events
+            self.bad += 1
+
+    def shown(self) -> dict:
+        return self.http.get(f"/jobs/{self.job['jobId']}").json()
+
+    def kill(self, victim: str) -> None:
+        """Kill the committer, a worker or the supervisor, whatever it does just now."""
+        epoch = self.shown()["epoch"]
+        owner = f"stream-{self.job['jobId']}-{epoch}"
+        name = {"committer": owner, "supervisor": SUPERVISOR}.get(
+            victim, f"{owner}-worker-{self.chance.randrange(2)}"
+        )
+        pids: list[int] = []
+        until(lambda: pids.extend(filter(None, [actor_pid(name)])) or pids, f"the {victim}")
+        pid = pids[0]
+        print(f"{victim} {name}: {pid} dies")
+        os.kill(pid, signal.SIGKILL)
+        if victim != "supervisor":
+            until(lambda: self.shown()["epoch"] > epoch, "a new owner")
+
+    def expected(self, before: int) -> list[tuple[datetime, int, int]]:
+        """The windows before a minute."""
+        counts = Counter((second // 60, key) for second, key in self.events)
+        return sorted(
+            (START + timedelta(minutes=minute), key, count)
+            for (minute, key), count in counts.items()
+            if minute < before
+        )
+
+    def rows(self) -> list[tuple[datetime, int, int]]:
+        return sorted(tuple(row.values()) for row in rows_of(self.ports, self.topic))
+
+
+def actor_pid(name: str) -> int | None:
+    """The process of an actor, None while it has none."""
+    try:
+        actor = ray.get_actor(name, namespace=NAMESPACE)
+        return int(ray.get(actor.ping.remote(), timeout=GIVE_UP_AFTER_S))
+    except (ValueError, ray.exceptions.RayActorError):
+        return None
+
+
+# STREAM_SEEDS=50 is what was run before a release.
+@pytest.mark.parametrize("seed", range(int(os.environ.get("STREAM_SEEDS", "1"))))
+def test_a_parallel_job_writes_every_window_once_whatever_is_killed(
+    runtime: LocalRuntime,
+    ports: Ports,
+    kafka: KafkaServer,
+    http: httpx.Client,  # noqa: F811 a fixture
+    seed: int,
+):
+    chance = random.Random(seed)
+    victims = ["worker", "committer", "broker", "supervisor", "worker"]
+    chance.shuffle(victims)
+    job = Killed(http, ports, kafka, chance, f"killed{seed}")
+    for turn, victim in enumerate(victims):
+        job.produce(turn * 10, turn * 10 + 10)
+        written = chance.randrange(turn * 10 + 1)  # anywhere between reading and the last commit
+        until(
+            lambda n=written: len({row[0] for row in job.rows()}) >= n,
+            f"{written} minutes",
+            job.shown,
+        )
+        if victim == "broker":
+            kafka.kill()
+            kafka.start()
+        else:
+            job.kill(victim)
+    job.produce(50, 52)
+    expected = job.expected(51)
+    until(lambda: len(job.rows()) >= len(expected), "all windows", job.shown)
+    until(lambda: job.shown()["progress"]["rejectedRows"] == job.bad, "all that is left out")
+    assert http.post(f"/jobs/{job.job['jobId']}/stop", json={}).status_code == 202
+    until(lambda: job.shown()["state"] == "FINISHED", "the end")
+    assert job.rows() == expected
+    rejected = rows_of(ports, f"{job.topic}_rejected")
+    assert len(rejected) == job.bad
+    assert {(row["reason"], row["payload"]) for row in rejected} == {("UNREADABLE", "{no")}
+    assert len({(row["partition"], row["offset"]) for row in rejected}) == job.bad
+    progress = job.shown()["progress"]
+    assert (progress["rowsIn"], progress["lateRows"]) == (len(job.events), 0)
 
 
 @pytest.mark.parametrize(

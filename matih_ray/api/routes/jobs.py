@@ -24,6 +24,7 @@ _DRAFT = {
             "script": "CREATE TEMPORARY TABLE agent_traces_source (…); INSERT INTO …",
             "options": {"agent_traces_source.properties.bootstrap.servers": "kafka:9092"},
             "checkpointIntervalS": 10,
+            "parallelism": 4,
         },
     }
 }

@@ -10,6 +10,7 @@ Works with PostgreSQL 11 and newer, primary or standby. May import `sources.base
     cursor_scan, incremental, late_commits   plans of incremental runs
     slices, snapshot                a slice as data and as SQL; plans that need one snapshot
     copying, decoding, exact_values rows: COPY text into Arrow
+    changes             a table's changes as they happen, for streaming jobs
 
 Why psycopg2 and not psycopg 3, ADBC or connectorx: its `copy_expert` feeds a C buffer and costs
 half of psycopg 3's row iteration; ADBC delivers numerics as strings and connectorx as

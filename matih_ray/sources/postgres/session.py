@@ -29,16 +29,21 @@ KEEPALIVES = {
     "keepalives_count": 3,
 }
 
-# Slices are the parallelism: a COPY that starts workers of its own or compiles its plan costs both
-# cores more than it saves (measured on lineitem).
 # Text output that loses nothing and does not depend on the role's or the database's defaults.
 # `lc_monetary` and `search_path` stay as they are: the first decides what a stored `money` means,
 # and functions behind views may need the second.
-_SETTINGS = sql.SQL(
-    """
+TEXT_OUTPUT = """
     SET timezone = 'UTC'; SET datestyle = 'ISO, YMD';
     SET intervalstyle = 'iso_8601'; SET extra_float_digits = 3; SET bytea_output = 'hex';
-    SET xmloption = 'content'; SET statement_timeout = 0;
+    SET xmloption = 'content';
+"""
+
+# Slices are the parallelism: a COPY that starts workers of its own or compiles its plan costs both
+# cores more than it saves (measured on lineitem).
+_SETTINGS = sql.SQL(
+    TEXT_OUTPUT
+    + """
+    SET statement_timeout = 0;
     SET idle_in_transaction_session_timeout = 0; SET lock_timeout = {lock_timeout_ms};
     SET jit = off; SET max_parallel_workers_per_gather = 0;
     """
@@ -105,8 +110,12 @@ class Session:
         self.connection.close()
 
 
-def connect(config: LoginConfig, password: str | None, policy: HostPolicy) -> Any:
+def connect(
+    config: LoginConfig, password: str | None, policy: HostPolicy, factory: Any = None
+) -> Any:
     """A new connection of psycopg2 in autocommit mode, to an address that the policy allows.
+
+    `factory` makes one that speaks the replication protocol, which has no transactions.
 
     Raises:
         HostNotAllowedError: The operator does not allow the host.
@@ -129,11 +138,13 @@ def connect(config: LoginConfig, password: str | None, policy: HostPolicy) -> An
             connect_timeout=config.connect_timeout_s,
             application_name=APPLICATION_NAME,
             client_encoding="UTF8",  # psycopg2 would not notice a later SET
+            connection_factory=factory,
             **KEEPALIVES,
         )
     except psycopg2.Error as error:
         raise connection_failure(error, address_of(config)) from None
-    connection.autocommit = True
+    if factory is None:
+        connection.autocommit = True
     return connection
 
 

@@ -36,11 +36,13 @@ _FORMS = {
 
 @dataclass(frozen=True)
 class JsonOptions:
-    """The format's options."""
+    """The format's options. With `keep_bad` a row that cannot be read is told of as a bad one,
+    where else it would stop the job."""
 
     ignore_errors: bool = False
     fail_on_missing: bool = False
     timestamps: str = "SQL"
+    keep_bad: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class JsonFormat:
             _is_direct(kind) or kind.is_time for kind in fields.values()
         )
         self.bad_rows = 0
+        self.left_out: list[tuple[str, bytes]] = []  # of lines: why, and what
 
     def decode(self, block: bytes) -> list[pa.RecordBatch]:
         """The rows of whole lines, in order.
@@ -188,7 +191,7 @@ class JsonFormat:
         try:
             return self._read(line)
         except (ValueError, RecursionError) as error:
-            self._refused(error)
+            self.left_out.append((self._refused(error), line))
             return []
 
     def _read(self, text: bytes) -> list[list[object]]:
@@ -199,7 +202,7 @@ class JsonFormat:
     def _refused(self, error: Exception) -> str:
         """Why a row is left out, or the error that stops the job."""
         why = str(error) if isinstance(error, _BadValueError) else "it is no JSON object"
-        if self._options.ignore_errors:
+        if self._options.ignore_errors or self._options.keep_bad:
             self.bad_rows += 1
             return why
         raise StreamRowError(

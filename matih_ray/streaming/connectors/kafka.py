@@ -33,6 +33,7 @@ from matih_ray.streaming.connectors.kafka_metadata import Envelope, envelope_col
 from matih_ray.streaming.connectors.kafka_offsets import Offsets
 from matih_ray.streaming.connectors.kafka_options import KafkaTable
 from matih_ray.streaming.connectors.reader import BadRow, MetadataColumn, Polled
+from matih_ray.streaming.connectors.shares import WHOLE, Share
 from matih_ray.streaming.sql.types import FlinkType
 
 # Messages asked for at once: the client answers with what it has, and larger pages are not faster.
@@ -77,8 +78,10 @@ class KafkaReader:
         fields: Mapping[str, FlinkType],
         metadata: Mapping[str, MetadataColumn],
         policy: HostPolicy,
+        share: Share = WHOLE,
     ) -> None:
         self._table = table
+        self._share = share
         self._format = JsonFormat(fields, table.format)
         self._metadata = dict(metadata)
         self._policy = policy
@@ -102,8 +105,9 @@ class KafkaReader:
                 "not in the cluster; was the topic made again?"
             )
         for key, at in known.items():
-            self._places[key] = _place(at)
-        new = [key for key in found if key not in known]
+            if self._share.has(*key):
+                self._places[key] = _place(at)
+        new = [key for key in found if key not in known and self._share.has(*key)]
         self._places |= self._begun(new, at_first=positions is not None)
         self._assign()
         self._discovered_s = time.monotonic()
@@ -142,6 +146,10 @@ class KafkaReader:
     def finished(self) -> Sequence[str]:
         """Partitions that were read to the end of a bounded read."""
         return [_name(key) for key, place in self._places.items() if place.finished]
+
+    def finds_more(self) -> bool:
+        """Whether new partitions are looked for, or whether the read has no end."""
+        return self._table.bound.mode == "unbounded"
 
     def acknowledge(self, positions: Mapping[str, JsonValue]) -> None:
         """Commit the group's offsets, for monitoring."""
@@ -250,7 +258,8 @@ class KafkaReader:
         assert self._offsets is not None  # noqa: S101 - opened
         assert self._consumer is not None  # noqa: S101 - opened
         self._discovered_s = time.monotonic()
-        new = [key for key in self._offsets.partitions() if key not in self._places]
+        found = [key for key in self._offsets.partitions() if self._share.has(*key)]
+        new = [key for key in found if key not in self._places]
         if new:
             begun = self._begun(new, at_first=True)
             self._places |= begun
@@ -333,7 +342,12 @@ class KafkaReader:
             BadRow(str(messages[number].offset()), why, messages[number].value() or b"")
             for number, why in decoded.bad
         )
-        return Polled(_name(key), batch, bad=bad)
+
+        def origin(row: int) -> tuple[str, bytes]:
+            number = row if decoded.numbers is None else decoded.numbers[row]
+            return str(messages[number].offset()), messages[number].value() or b""
+
+        return Polled(_name(key), batch, bad=bad, origin=origin)
 
 
 def _committed(error: KafkaError | None, _: list[TopicPartition]) -> None:

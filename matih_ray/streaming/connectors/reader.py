@@ -8,7 +8,8 @@ keep:
    not name is new, and is read from its beginning.
 2. Between two calls of `poll`, `positions` stands behind every row that was returned and before
    every other one. Positions are JSON, belong to the reader, and hold all that it needs (where a
-   bounded read ends, for instance). A transaction that must stay whole comes in one poll.
+   bounded read ends, for instance). A transaction that must stay whole comes in one poll, or the
+   reader `HoldsCheckpoints` while it is under way.
 3. Rows of a partition come in the partition's own order; event time, lateness and watermarks are
    judged by it.
 4. `acknowledge` tells that a checkpoint with these positions is durable and its rows are committed:
@@ -18,9 +19,9 @@ keep:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -53,13 +54,16 @@ class BadRow:
 class Polled:
     """Rows of one partition in order: the physical columns that were asked for, then metadata.
 
-    `kinds` (int8, see `INSERT` and the others) is None where all rows are inserts.
+    `kinds` (int8, see `INSERT` and the others) is None where all rows are inserts. `origin` tells
+    the position of a row, by its number, and the bytes that it was read from; it is asked for few
+    rows, before the next poll, and None where the reader does not know.
     """
 
     partition: str
     batch: pa.RecordBatch
     kinds: pa.Array | None = None
     bad: tuple[BadRow, ...] = ()
+    origin: Callable[[int], tuple[str, bytes]] | None = None
 
 
 class StreamReader(Protocol):
@@ -98,3 +102,27 @@ class StreamReader(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+
+
+@runtime_checkable
+class FindsPartitions(Protocol):
+    """A reader that may have no partition yet, which is no end of the table."""
+
+    def finds_more(self) -> bool:
+        """Whether partitions may come."""
+
+
+@runtime_checkable
+class HoldsCheckpoints(Protocol):
+    """A reader whose rows sometimes may not be made final without those to come."""
+
+    def holds(self) -> bool:
+        """Whether something that must stay whole is under way: no checkpoint may be made now."""
+
+
+@runtime_checkable
+class MeasuresLag(Protocol):
+    """A reader for which the source keeps what was not acknowledged."""
+
+    def lag_bytes(self) -> int | None:
+        """How much that is, as of the last look; None before the first."""

@@ -23,6 +23,7 @@ from matih_ray.errors import (
 )
 from matih_ray.streaming.connectors.json_format import JsonFormat, JsonOptions
 from matih_ray.streaming.connectors.options import flag, local_path, option
+from matih_ray.streaming.connectors.reader import BadRow
 from matih_ray.streaming.sql.casts import cast_function
 from matih_ray.streaming.sql.script import CreateTable
 from matih_ray.streaming.sql.types import STRING, FlinkType
@@ -38,14 +39,37 @@ _DEFAULT_LENGTH = 100  # of datagen's text, as in Flink
 
 @dataclass
 class SourceRead:
-    """One reading of a table: batches of the needed columns, and what was left out."""
+    """One reading of a table: batches of the needed columns, and the rows that were left out, which
+    whoever reads takes away."""
 
     batches: Iterator[pa.RecordBatch]
-    counts: dict[str, int] = field(default_factory=lambda: {"bad": 0})
+    bad: list[BadRow] = field(default_factory=list)
 
 
-def open_source(table: CreateTable, fields: Mapping[str, FlinkType]) -> SourceRead:
-    """Read these columns of a table.
+@dataclass(frozen=True)
+class _Reading:
+    """What is read of which files, and where bad rows go."""
+
+    table: CreateTable
+    fields: Mapping[str, FlinkType]
+    files: list[Path] | None
+    keep_bad: bool
+    bad: list[BadRow] = field(default_factory=list)
+
+    def paths(self) -> list[Path]:
+        """The files; a table's may not be there yet when reading begins."""
+        return files_of(self.table) if self.files is None else self.files
+
+
+def open_source(
+    table: CreateTable,
+    fields: Mapping[str, FlinkType],
+    *,
+    files: list[Path] | None = None,
+    keep_bad: bool = False,
+) -> SourceRead:
+    """Read these columns of a table, or of some of its files. With `keep_bad` rows that cannot be
+    read are left out, whatever the options say.
 
     Raises:
         SqlInvalidError: An option is wrong.
@@ -64,8 +88,8 @@ def open_source(table: CreateTable, fields: Mapping[str, FlinkType]) -> SourceRe
     read = {"json": _json, "csv": _csv, "parquet": _parquet}.get(kind)
     if read is None:
         raise SqlNotSupportedError(f"format {kind!r} is not supported", clause="format")
-    counts = {"bad": 0}
-    return SourceRead(read(table, fields, counts), counts)
+    reading = _Reading(table, fields, files, keep_bad)
+    return SourceRead(read(reading), reading.bad)
 
 
 def files_of(table: CreateTable) -> list[Path]:
@@ -87,20 +111,24 @@ def files_of(table: CreateTable) -> list[Path]:
     return found
 
 
-def _json(
-    table: CreateTable, fields: Mapping[str, FlinkType], counts: dict[str, int]
-) -> Iterator[pa.RecordBatch]:
+def _json(reading: _Reading) -> Iterator[pa.RecordBatch]:
+    table = reading.table
     standard = option(table, "json.timestamp-format.standard", "SQL")
     options = JsonOptions(
         flag(table, "json.ignore-parse-errors"),
         flag(table, "json.fail-on-missing-field"),
         standard,
+        reading.keep_bad,
     )
-    json_format = JsonFormat(fields, options)
-    for path in files_of(table):
+    json_format = JsonFormat(reading.fields, options)
+    for path in reading.paths():
         for block in _blocks(path):
-            yield from json_format.decode(block)
-            counts["bad"] = json_format.bad_rows
+            batches = json_format.decode(block)
+            reading.bad.extend(
+                BadRow("", f"{path.name}: {why}", line) for why, line in json_format.left_out
+            )
+            json_format.left_out.clear()
+            yield from batches
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -120,15 +148,15 @@ def _blocks(path: Path) -> Iterator[bytes]:
         yield rest
 
 
-def _csv(
-    table: CreateTable, fields: Mapping[str, FlinkType], counts: dict[str, int]
-) -> Iterator[pa.RecordBatch]:
+def _csv(reading: _Reading) -> Iterator[pa.RecordBatch]:
+    table, fields = reading.table, reading.fields
     names = [column.name for column in table.columns if column.type is not None]
     ignore = flag(table, "csv.ignore-parse-errors")
 
-    def bad_row(_: object) -> str:
-        counts["bad"] += 1
-        return "skip" if ignore else "error"
+    def bad_row(row: pyarrow.csv.InvalidRow) -> str:
+        why = f"{row.actual_columns} columns instead of {row.expected_columns}"
+        reading.bad.append(BadRow(str(row.number or ""), why, (row.text or "").encode()))
+        return "skip" if ignore or reading.keep_bad else "error"
 
     null = table.options.values.get("csv.null-literal")
     convert = pyarrow.csv.ConvertOptions(
@@ -138,7 +166,7 @@ def _csv(
         null_values=[] if null is None else [null],
         quoted_strings_can_be_null=False,
     )
-    for path in files_of(table):
+    for path in reading.paths():
         if path.stat().st_size == 0:
             continue
         try:
@@ -178,12 +206,10 @@ def _typed(
     return pa.record_batch(columns, names=list(fields))
 
 
-def _parquet(
-    table: CreateTable, fields: Mapping[str, FlinkType], counts: dict[str, int]
-) -> Iterator[pa.RecordBatch]:
-    del counts  # a Parquet file has no bad rows
+def _parquet(reading: _Reading) -> Iterator[pa.RecordBatch]:
+    fields = reading.fields
     schema = pa.schema([(name, kind.arrow) for name, kind in fields.items()])
-    for path in files_of(table):
+    for path in reading.paths():
         with pyarrow.parquet.ParquetFile(path) as file:
             missing = set(fields) - set(file.schema_arrow.names)
             if missing:
