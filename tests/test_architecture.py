@@ -41,6 +41,8 @@ RANKS = {
 # Steps to the side, each with its reason.
 SIDEWAYS = {
     ("sinks", "matih_ray.sources.base"): "EndpointSpec describes configured sinks as well",
+    ("sinks", "matih_ray.state.factory"): "the knowledge base is in the metadata store",
+    ("sinks", "matih_ray.state.knowledge"): "the knowledge base is in the metadata store",
 }
 # The bare package holds the version only.
 BARE = "matih_ray"

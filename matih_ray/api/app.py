@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from matih_ray import __version__
+from matih_ray.api.flink import jobs as flink_jobs
+from matih_ray.api.flink import sessions as flink_sessions
 from matih_ray.api.limits import Deadlines, Limits
 from matih_ray.api.middleware import API_PREFIX, Authentication, BodyLimit, Boundary
 from matih_ray.api.problems import field_problems, problem_of, problem_response
@@ -119,6 +121,8 @@ def create_app(
         checkpoints, graphql,
     ):  # fmt: skip
         app.include_router(module.router, prefix=API_PREFIX)
+    for flink in (flink_jobs, flink_sessions):
+        app.include_router(flink.router)
     surround(app, ports, limits)
     return app
 

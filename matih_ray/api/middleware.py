@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
+from contextlib import suppress
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -115,15 +117,25 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _path(scope) not in PUBLIC_PATHS:
-            scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not token.strip():
+            token = _token_of(Headers(scope=scope).get("authorization", ""))
+            if not token:
                 raise UnauthenticatedError("send a token: `Authorization: Bearer …`")
-            principal = await self._tokens.authenticate(token.strip())
+            principal = await self._tokens.authenticate(token)
             scope["state"]["principal"] = principal
             with bind(tenant=principal.tenant_id, subject=principal.subject):
                 await self._app(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def _token_of(authorization: str) -> str:
+    """A bearer token, or the password of HTTP Basic: clients that were written for services without
+    tokens can send a password at most."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    return value.strip() if scheme.lower() == "bearer" else ""
 
 
 def _who(scope: Scope) -> dict[str, str]:

@@ -4,7 +4,7 @@ canonical shape."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -19,6 +19,7 @@ from matih_ray.api.limits import Limits
 from matih_ray.api.tokens import open_tokens
 from matih_ray.control.authorization import Principal, Role
 from matih_ray.control.ports import Ports
+from matih_ray.control.stream_jobs import Scripts
 from matih_ray.model.ids import TenantId
 from matih_ray.registry import Registry
 from matih_ray.settings import Settings
@@ -98,6 +99,7 @@ def open_lab(
     launcher: RecordingLauncher,
     limits: Limits | None = None,
     registry: Registry | None = None,
+    scripts: Callable[[Settings], Scripts] | None = None,
     **changes: str,
 ) -> Iterator[Lab]:
     """A lab for as long as a fixture lives; `changes` are settings."""
@@ -113,7 +115,7 @@ def open_lab(
     )
     ports = launcher.attach(ports) if isinstance(launcher, InlineLauncher) else ports
     headers = bearer(settings, Role.DATA_ENGINEER)
-    app = create_app(ports, limits)
+    app = create_app(ports, limits, scripts=None if scripts is None else scripts(settings))
     with start_blocking_portal() as portal:
         yield Lab(ports, launcher, app, Client(portal, app, headers))
     stores.close()

@@ -80,6 +80,12 @@ def test_a_row_says_what_it_is_and_where_it_came_from():
     }
 
 
+def test_what_is_gone_has_no_version_and_neither_has_what_the_source_does_not_number():
+    rows = [issue(), issue(id="10002", _deleted=True)]
+    assert [row["source_version"] for row in mapped(rows)] == [5, None]
+    assert [row["source_version"] for row in mapped(rows, "jira.projects")] == [None, None]
+
+
 def test_references_are_the_ids_of_the_rows_that_they_mean():
     [row] = mapped([issue(project_id="7", parent_id="9", sprint_ids=["3", "4"])])
     [project] = mapped([issue(id="7")], "jira.projects")

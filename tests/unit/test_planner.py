@@ -93,6 +93,21 @@ def test_the_cursor_follows_the_committed_prefix_only() -> None:
     assert cursors == [5, 5, 10, 20]
 
 
+def test_a_plan_that_replaces_the_table_keeps_no_place_of_what_it_did_not_read() -> None:
+    stored: JsonValue = {"projects": {"SHOP": {"at": 1}, "SITE": {"at": 2}}}
+    before = Checkpoint(cursor=stored, cursor_column="id")
+    patch: JsonValue = {"projects": {"SHOP": {"at": 3}}}
+    slice_ = IngestionSlice(key="k", sequence=0, cursor_patch=patch)  # type: ignore[arg-type]
+    made = plan().model_copy(update={"slices": (slice_,)})
+    assert checkpoint_after(made, 1, before, RUN).cursor == {
+        "projects": {"SHOP": {"at": 3}, "SITE": {"at": 2}}
+    }
+    replacing = made.model_copy(update={"replaces": True})
+    assert checkpoint_after(replacing, 1, before, RUN).cursor == patch
+    whole = make_plan(WholeOnly(), UNIT, None, IngestionPolicy())  # type: ignore[arg-type]
+    assert whole.replaces, "a full run overwrites by default"
+
+
 def test_details_travel_from_plan_to_checkpoint_and_stay() -> None:
     first = checkpoint_after(plan(10, details={"nullRows": 3}), 1, None, RUN)
     assert first.details == {"nullRows": 3}
