@@ -9,6 +9,9 @@ the same rows, which is checked:
 - DuckDB: a join written by hand for these columns, which rewrites the same files, one by one, with
   as many threads as there are cores. It commits nothing;
 - PyIceberg: `Table.upsert` of 20 000 changes, extrapolated to all of them. It cannot delete.
+
+And ours again with a hundredth of the rows updated, all in one partition, in half of them, in all:
+time grows with the files that are touched.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from matih_ray.execution.workforce import RayWorkforce
 from matih_ray.model.ids import SinkId
 from matih_ray.model.policy import MergeRule, WriteMode
 from matih_ray.settings import Settings
-from matih_ray.sinks.base import PreparedTarget, SinkTarget
+from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkTarget
 from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.testing.contracts.sink_lab import TENANT, marker, stream, write
@@ -106,6 +109,8 @@ def main() -> None:
             say(
                 f"ours {usage.wall_s:.2f} s, staged in {written_s:.2f} s, DuckDB {expected_s:.2f} s"
             )
+        touched = _touching(lake, held, workers)
+        say("touching " + ", ".join(f"{n} partitions {s:.2f} s" for n, s in touched.items()))
         pyiceberg_s = _upsert(lake, held, upserted)
         ray.shutdown()
     extrapolated_s = pyiceberg_s * changed / upserted
@@ -133,6 +138,7 @@ def main() -> None:
             "first_load_merge_over_append": round(
                 loads[WriteMode.MERGE] / loads[WriteMode.APPEND], 2
             ),
+            "seconds_by_partitions_touched": {n: round(s, 2) for n, s in touched.items()},
             "same_rows": same,
             "machine": describe(None),
         }
@@ -203,6 +209,26 @@ def _merge(
     after = lake.table(prepared)
     files = [task.file.file_path for task in after.scan().plan_files()]
     return written_s, meter.usage, expected_s, _summed(files) == expected
+
+
+def _touching(lake: Lake, held: int, workers: int) -> dict[int, float]:
+    """Seconds to merge the same number of updates, by how many partitions they are in."""
+    sink = lake.sink()
+    sink.hire(RayWorkforce(ray.put(lake.settings), TENANT, SinkId("iceberg"), workers))
+    target = lake.target(f"first by {WriteMode.MERGE.value}", WriteMode.MERGE)
+    seconds = {}
+    for version, touched in enumerate((1, PARTITIONS // 2, PARTITIONS), start=2):
+        ids = np.arange(held)
+        ids = ids[ids % PARTITIONS < touched]
+        chosen = np.random.default_rng(version).choice(ids, held // 100, replace=False)
+        prepared = sink.prepare(target)
+        receipts = [write(sink, prepared, list(rows(chosen, version)), 0)]
+        started = time.perf_counter()
+        outcome = sink.commit(prepared, receipts, marker(1, run=f"touch {touched}"))
+        if outcome is not CommitOutcome.APPLIED:
+            raise RuntimeError(f"the merge into {touched} partitions was not made")
+        seconds[touched] = time.perf_counter() - started
+    return seconds
 
 
 def _workers() -> list[int]:
