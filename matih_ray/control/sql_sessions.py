@@ -222,7 +222,7 @@ class _Turn:
         if read.kind is StatementKind.DEFINITION:
             if len(self.session.definitions) >= MAX_DEFINITIONS:
                 raise ConflictError(f"a session declares at most {MAX_DEFINITIONS} tables")
-            added = Definition(name=read.name, text=text)
+            added = Definition(name=read.name, text=text, is_view=read.is_view)
             self._change(definitions=(*self.session.definitions, added))
             return _OK
         draft = _draft(
@@ -262,9 +262,7 @@ class _Turn:
                 for job in page.items
             )
         views = what == "VIEWS"
-        names = sorted(
-            one.name for one in self.session.definitions if not views or _is_view(one.text)
-        )
+        names = sorted(one.name for one in self.session.definitions if one.is_view or not views)
         return (ResultColumn(name=f"{what[:-1].lower()} name"),), tuple((name,) for name in names)
 
     def _drop(self, name: str, *, missing_ok: bool) -> Answer:
@@ -351,10 +349,6 @@ def _forget(ports: Ports, session: SqlSession) -> None:
 
 def _is_idle(ports: Ports, session: SqlSession) -> bool:
     return ports.clock() - session.used_at > IDLE
-
-
-def _is_view(text: str) -> bool:
-    return re.match(r"CREATE\s+(TEMPORARY\s+)?VIEW\b", text, re.IGNORECASE) is not None
 
 
 def _operation_key(session_id: str, operation_id: str) -> str:

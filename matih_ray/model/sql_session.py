@@ -22,6 +22,7 @@ class Interpreted(Value):
     """A statement as it was understood. `name` is what it declares or writes to; `lines` a plan."""
 
     kind: StatementKind
+    is_view: bool = False
     name: str = ""
     lines: tuple[str, ...] = ()
 
@@ -31,6 +32,7 @@ class Definition(Value):
 
     name: str
     text: str
+    is_view: bool = False
 
 
 class SqlSession(Value):

@@ -80,7 +80,11 @@ class TenantScripts:
             return Interpreted(kind=StatementKind.INSERT, name=".".join(first.path))
         if isinstance(first, CreateTable | CreateView):
             script.create_tables()
-            return Interpreted(kind=StatementKind.DEFINITION, name=".".join(first.path))
+            return Interpreted(
+                kind=StatementKind.DEFINITION,
+                name=".".join(first.path),
+                is_view=isinstance(first, CreateView),
+            )
         return Interpreted(kind=StatementKind.SETTING)
 
     def savepoint_directory(self, tenant_id: TenantId, wanted: str | None) -> str:
