@@ -30,6 +30,7 @@ from matih_ray.errors import (
     ConflictError,
     NotFoundError,
     SqlInvalidError,
+    SqlNotSupportedError,
     StateConflictError,
     ValidationError,
 )
@@ -57,11 +58,12 @@ PARALLELISM = "parallelism.default"
 SAVEPOINT_DIRECTORY = "execution.checkpointing.savepoint-dir"
 SAVEPOINT_PATH = "execution.state-recovery.path"
 SAVEPOINT_PATH_BEFORE_2 = "execution.savepoint.path"
+RUNTIME_MODE = "execution.runtime-mode"
 OTHER_QUERY = "execution.state-recovery.ignore-unclaimed-state"
 # Flink's options that jobs are started by. What else clients send about themselves is not kept.
 KNOWN_OPTIONS = frozenset(
     {NAME, INTERVAL, PARALLELISM, SAVEPOINT_DIRECTORY, SAVEPOINT_PATH, SAVEPOINT_PATH_BEFORE_2}
-    | {OTHER_QUERY}
+    | {OTHER_QUERY, RUNTIME_MODE}
 )
 
 _SESSION = "flink::session::"
@@ -225,11 +227,14 @@ class _Turn:
             added = Definition(name=read.name, text=text, is_view=read.is_view)
             self._change(definitions=(*self.session.definitions, added))
             return _OK
-        draft = _draft(
-            ";\n".join([*earlier, text]),
-            f"insert-into_{read.name}",
-            {**self.session.properties, **self._options},
-        )
+        options = {**self.session.properties, **self._options}
+        if options.get(RUNTIME_MODE, "streaming").lower() != "streaming":
+            # in Flink no row is late in a batch, which a job here cannot promise
+            raise SqlNotSupportedError(
+                "jobs run in streaming mode; SET 'execution.runtime-mode' = 'streaming' first",
+                clause=RUNTIME_MODE,
+            )
+        draft = _draft(";\n".join([*earlier, text]), f"insert-into_{read.name}", options)
         jobs = submit_jobs(
             self._principal, self._ports, self._scripts, self.session.tenant_id, draft
         )

@@ -126,6 +126,15 @@ def test_options_of_a_session_and_of_a_statement_reach_the_job(gateway: Lab):
     assert plain.name == "insert-into_nowhere"
 
 
+def test_a_job_in_batch_mode_is_refused_and_declarations_are_not(gateway: Lab):
+    talk = Talk(gateway)
+    for statement in ("SET 'execution.runtime-mode' = 'batch'", PLAIN_SOURCE, TARGET):
+        assert rows(talk.run(statement)) == [["OK"]]
+    assert "streaming mode" in refusal(talk.send(INSERT))
+    talk.run("SET 'execution.runtime-mode' = 'streaming'")
+    assert rows(talk.run(INSERT))
+
+
 def test_what_a_session_declared_is_listed_explained_and_dropped(gateway: Lab):
     talk = Talk(gateway)
     talk.run(PLAIN_SOURCE)
@@ -150,7 +159,6 @@ def test_what_a_session_declared_is_listed_explained_and_dropped(gateway: Lab):
         ("SELECT 1", "SELECT is not supported"),
         ("INSERT INTO a SELECT n FROM missing", "missing"),
         ("SET 'state.backend.type' = 'rocksdb'", "state.backend.type"),
-        ("SET 'execution.runtime-mode' = 'batch'", "execution.runtime-mode"),
         ("CREATE CATALOG c WITH ('type' = 'jdbc')", "catalogs come from settings"),
         (f"{TARGET}; {TARGET}", "one statement at a time"),
         ("STOP JOB '00000000000000000000000000000000'", "0000"),
