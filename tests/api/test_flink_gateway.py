@@ -116,6 +116,7 @@ def test_options_of_a_session_and_of_a_statement_reach_the_job(gateway: Lab):
         assert rows(talk.run(statement)) == [["OK"]]
     assert rows(talk.run("SET")) == [
         ["execution.checkpointing.interval", "5 s"],
+        ["execution.runtime-mode", "streaming"],
         ["parallelism.default", "2"],
     ]
     assert rows(talk.run("RESET 'parallelism.default'")) == [["OK"]]
