@@ -116,6 +116,13 @@ class JavaServer:
                 raise RuntimeError(f"{self._program.stem} did not start: {self._log.read_text()}")
             time.sleep(0.02)
 
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process is not None, "not started"
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
     def stop(self) -> None:
         """Stop the server; harmless when it is not running."""
         process, self._process = self._process, None
