@@ -149,4 +149,4 @@ def test_a_job_gives_the_rows_that_flink_gives(
         [shown(v) for v in row] for row in expected
     )
     assert result.counts.late > 0
-    assert len(expected) > 10
+    assert len(expected) >= 5
