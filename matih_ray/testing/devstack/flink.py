@@ -41,10 +41,23 @@ Value = None | bool | int | float | str
 
 
 class FlinkSql:
-    """Queries of Flink."""
+    """Queries of Flink.
 
-    def __init__(self) -> None:
-        self._java = JavaServer("flink_sql.java", LIBRARY, *_OPENED)
+    By default it works as one, with a watermark at every record, so that a file always gives the
+    same rows.
+    """
+
+    def __init__(
+        self, *, parallelism: int = 1, watermark_interval_ms: int = 0, heap_mb: int = 512
+    ) -> None:
+        # of two options for the heap, Java takes the last
+        self._java = JavaServer("flink_sql.java", LIBRARY, *_OPENED, f"-Xmx{heap_mb}m")
+        self._arguments = (str(parallelism), str(watermark_interval_ms))
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._java.pid
 
     def query(self, script: Path, statements: Sequence[str]) -> list[list[Value]]:
         """The rows of the last statement, after the others; `script` is a file to be written.
@@ -53,8 +66,9 @@ class FlinkSql:
             RuntimeError: Flink refuses a statement, or does not answer.
         """
         script.write_text("\n---\n".join(statements))
-        self._java.tell(str(script))
         done = script.with_name(f"{script.name}.done")
+        done.unlink(missing_ok=True)
+        self._java.tell(str(script))
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while not done.exists():
             if time.monotonic() > deadline:
@@ -66,7 +80,7 @@ class FlinkSql:
         return [json.loads(line) for line in lines]
 
     def __enter__(self) -> FlinkSql:
-        self._java.start()
+        self._java.start(*self._arguments)
         return self
 
     def __exit__(

@@ -2,8 +2,8 @@
 //
 // A line of standard input is the path of a file with statements that are separated by lines of
 // "---", the last of which is a query. Its rows go to <path>.rows, and then <path>.done appears,
-// which is empty or says what went wrong. Parallelism is 1 and every record carries its watermark
-// on, so that a file gives the same rows each time.
+// which is empty or says what went wrong. Arguments are the parallelism, and the milliseconds
+// between watermarks, 0 for one with every record.
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
@@ -26,7 +26,8 @@ class FlinkSql {
       Path script = Path.of(line);
       String problem = "";
       try {
-        Files.write(Path.of(line + ".rows"), rows(Files.readString(script).split("(?m)^---$")));
+        String[] statements = Files.readString(script).split("(?m)^---$");
+        Files.write(Path.of(line + ".rows"), rows(statements, arguments[0], arguments[1]));
       } catch (Exception error) {
         Throwable cause = error;
         while (cause.getCause() != null) cause = cause.getCause();
@@ -37,10 +38,11 @@ class FlinkSql {
     }
   }
 
-  static List<String> rows(String[] statements) throws Exception {
+  static List<String> rows(String[] statements, String parallelism, String interval)
+      throws Exception {
     TableEnvironment tables = TableEnvironment.create(EnvironmentSettings.inStreamingMode());
-    tables.getConfig().set("parallelism.default", "1");
-    tables.getConfig().set("pipeline.auto-watermark-interval", "0");
+    tables.getConfig().set("parallelism.default", parallelism);
+    tables.getConfig().set("pipeline.auto-watermark-interval", interval);
     tables.getConfig().set("table.local-time-zone", "UTC");
     TableResult result = null;
     for (String statement : statements) result = tables.executeSql(statement.strip());
