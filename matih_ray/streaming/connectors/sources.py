@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import string
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute
@@ -33,8 +36,14 @@ BLOCK_BYTES = 8 << 20
 # A line that is longer is no row.
 MAX_LINE_BYTES = 256 << 20
 BATCH_ROWS = 64 * 1024
+# Threads that decode the blocks to come while windows take the one that is there. Arrow's reader
+# leaves the interpreter to others; more threads than this wait for a process that aggregates.
+DECODERS = 2
 MAX_FILES = 1_000_000
 _DEFAULT_LENGTH = 100  # of datagen's text, as in Flink
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -120,15 +129,33 @@ def _json(reading: _Reading) -> Iterator[pa.RecordBatch]:
         standard,
         reading.keep_bad,
     )
-    json_format = JsonFormat(reading.fields, options)
     for path in reading.paths():
-        for block in _blocks(path):
+
+        def decoded(block: bytes, path: Path = path) -> tuple[list[pa.RecordBatch], list[BadRow]]:
+            json_format = JsonFormat(reading.fields, options)
             batches = json_format.decode(block)
-            reading.bad.extend(
+            return batches, [
                 BadRow("", f"{path.name}: {why}", line) for why, line in json_format.left_out
-            )
-            json_format.left_out.clear()
+            ]
+
+        for batches, bad in _ahead(decoded, _blocks(path)):
+            reading.bad.extend(bad)
             yield from batches
+
+
+def _ahead(work: Callable[[Given], Made], items: Iterator[Given]) -> Iterator[Made]:
+    """`work` of each item, in order, done while earlier ones are being used."""
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as threads:
+        try:
+            for item in items:
+                waiting.append(threads.submit(work, item))
+                if len(waiting) > DECODERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
