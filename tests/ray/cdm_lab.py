@@ -146,9 +146,11 @@ class Model:
         ports = self.lab.ports
         started = []
         for unit in self.upstream.units:
-            runs = ports.metadata.list_runs(
+            listed = ports.metadata.list_runs(
                 TENANT, endpoint_id=self.source, unit_id=UnitId(unit), limit=10
             )
+            # listings come without plans
+            runs = (ports.metadata.get_run(TENANT, run.run_id) for run in listed)
             last = next(run for run in runs if run.plan is not None and run.plan.slices)
             again = RunRecord(
                 run_id=RunId(uuid.uuid4().hex),

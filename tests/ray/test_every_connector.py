@@ -76,7 +76,7 @@ def test_a_connector_goes_the_whole_way(lab: Lab, http, name: str):  # noqa: F81
         run = started(lab, http, connector["id"], walk, policy)
         assert loaded(lab, run, walk.columns) == expected(ALL_ROWS, CHANGED)
         if walk.incremental and walk.finds_changes:
-            assert run.rows == len(CHANGED)
+            assert run.rows == len(CHANGED) or (walk.overlaps and run.rows > len(CHANGED))
         assert http.delete(f"/connectors/{connector['id']}").status_code == 204
 
 

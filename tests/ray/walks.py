@@ -65,7 +65,8 @@ CHANGED = 1_000_000
 class Walk:
     """`draft` is the connector without its name; `cursor` is the column of incremental runs, None
     where the source has an order of its own or none at all. `columns` hold id and name.
-    Incremental runs find changed rows too, unless `finds_changes` says otherwise."""
+    Incremental runs find changed rows too, unless `finds_changes` says otherwise. With `overlaps` a
+    merge reads again what had changed shortly before: only it can tell what it has already."""
 
     draft: dict[str, Any]
     unit_id: str
@@ -74,6 +75,7 @@ class Walk:
     cursor: str | None = "version"
     incremental: bool = True
     finds_changes: bool = True
+    overlaps: bool = False
     encodings: tuple[tuple[str, str], ...] = ()
     columns: tuple[str, str] = ("id", "name")
 
@@ -423,7 +425,9 @@ def jira() -> Iterator[Walk]:
             "metadata": {"baseUrl": server.url},
         }
         columns = ("id", "summary")
-        yield Walk(draft, "jira.issues", add, change, cursor="_source_version", columns=columns)
+        yield Walk(
+            draft, "jira.issues", add, change, "_source_version", overlaps=True, columns=columns
+        )
 
 
 @contextmanager
