@@ -15,6 +15,7 @@ from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.sources.base import EndpointSpec
 from matih_ray.testing.contracts.sink_lab import TENANT, target
 
+WAREHOUSE_IO = "matih_ray.sinks.iceberg.file_io.WarehouseIO"
 PASSWORD = "hunter2-s3cret"
 
 
@@ -50,6 +51,7 @@ def test_settings_and_secrets_reach_the_catalog():
         "warehouse": "s3://bucket/path",
         "token": PASSWORD,
         "s3.path-style-access": "True",
+        "py-io-impl": WAREHOUSE_IO,
     }
     assert PASSWORD not in repr(config)
 
@@ -84,6 +86,7 @@ def test_a_registered_sink_takes_its_secrets_from_the_store():
         "warehouse": "file:///data",
         "a": "b",
         "s3.secret": PASSWORD,
+        "py-io-impl": WAREHOUSE_IO,
     }
 
 

@@ -110,10 +110,10 @@ MAIN, BRANCH = 10, 20
     ],
 )
 def test_where_a_commit_goes(view, mode, incoming, expected):
-    assert place(view, WriteMode(mode), incoming) == expected
+    assert place(view, incoming, shows_each=WriteMode(mode).shows_each_commit) == expected
 
 
 def test_an_overwrite_whose_branch_is_gone_does_not_publish_the_rest():
     view = TableView(MAIN, None, marker(1, published=False))
     with pytest.raises(FencedError, match="branch"):
-        place(view, WriteMode.OVERWRITE, marker(2))
+        place(view, marker(2), shows_each=False)
