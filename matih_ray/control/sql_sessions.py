@@ -45,6 +45,8 @@ from matih_ray.model.sql_session import (
 
 # As Flink's sql-gateway.session.idle-timeout.
 IDLE = timedelta(minutes=10)
+# Clients ask for status and results many times a second; not each time is it written that they do.
+NOTED_EVERY = timedelta(minutes=1)
 # Of a tenant; opening one looks at all of them, to end those that are idle.
 MAX_SESSIONS = 100
 # Answers that a session keeps; clients read each at once.
@@ -116,8 +118,9 @@ def get_session(principal: Principal, ports: Ports, session_id: str) -> SqlSessi
         NotFoundError: There is none: it was closed, was idle for too long, or is of somebody else.
     """
     session, version = _found(principal, ports, session_id)
-    with suppress(StateConflictError):  # somebody else has just used it
-        _stored(ports, session, version)
+    if ports.clock() - session.used_at > NOTED_EVERY:
+        with suppress(StateConflictError):  # somebody else has just used it
+            _stored(ports, session, version)
     return session
 
 

@@ -234,6 +234,8 @@ class RunExecution:
             if done or not committer.visible:
                 self._commit(committer, done, last=True)
             self._finish(RunState.COMPLETED)
+            # not of runs that find nothing: what they would say was said by one that loaded
+            self._note_lineage()
             return
         if done and plan.resumable:
             self._commit(committer, done, last=False)
@@ -306,9 +308,6 @@ class RunExecution:
             self.ledger.update(**changes)
         except FencedError as fenced:
             log.warning("run_fenced", detail=fenced.message)
-            return
-        if state is RunState.COMPLETED:
-            self._note_lineage()
 
     def _note_lineage(self) -> None:
         """What the knowledge base says of a run must not decide what becomes of it."""

@@ -29,7 +29,7 @@ from matih_ray.streaming.checkpoints import (
     read_savepoint,
     write_savepoint,
 )
-from matih_ray.streaming.connectors.catalog_tables import CatalogSink, Owner
+from matih_ray.streaming.connectors.catalog_tables import Owner
 from matih_ray.streaming.connectors.sinks import TableSink
 from matih_ray.streaming.operators import State
 from matih_ray.streaming.side_sink import SidedSink
@@ -188,7 +188,7 @@ class Engine:
         """Take up the job's last checkpoint, after committing what it holds."""
         if self.directory is None:
             return None
-        carried = self._carried()
+        carried = self.sink.marker
         for name in self.directory.names():
             metadata = self.directory.metadata(name)
             if metadata is None or not self._follows(metadata, carried):
@@ -209,13 +209,9 @@ class Engine:
             )
         return None
 
-    def _carried(self) -> CommitMarker | None:
-        return self.sink.marker if isinstance(self.sink, CatalogSink | SidedSink) else None
-
     def _follows(self, metadata: Metadata, carried: CommitMarker | None) -> bool:
         """Whether the sink is where this checkpoint left it, or one commit before."""
-        sided = isinstance(self.sink, SidedSink) and self.sink.is_marked
-        if not (sided or isinstance(self.sink, CatalogSink)):
+        if not self.sink.is_marked:
             return True
         return metadata.marker == carried or (
             metadata.commit is not None and metadata.before == carried
@@ -243,7 +239,7 @@ class Engine:
     def _checkpoint(self, *, always: bool = False) -> tuple[Metadata, dict[str, State]]:
         """Make what was read so far final. See the module's text for the order."""
         started_s = time.monotonic()
-        before = self._carried()
+        before = self.sink.marker
         self.at_step("preparing")
         states = self.pipeline.snapshot()  # first: it brings what is under way to the sink
         prepared = self.sink.prepare(always=always)
@@ -272,7 +268,7 @@ class Engine:
             created_at=now(),
             plan=self.plan,
             commit=prepared,
-            marker=self._carried(),
+            marker=self.sink.marker,
             before=before,
             counts={
                 "read": counts.read,

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import structlog
@@ -175,9 +176,8 @@ class StreamJobOwner:
         for asked in job.savepoints:
             if asked.state is SavepointState.IN_PROGRESS and asked.savepoint_id not in self._asked:
                 self._asked.add(asked.savepoint_id)
-                engine.commands.put(
-                    Command(asked.stop, asked.directory, _Reply(self, asked.savepoint_id))
-                )
+                reply = partial(self.saved, asked.savepoint_id)
+                engine.commands.put(Command(asked.stop, asked.directory, reply))
 
     def saved(self, savepoint_id: str, path: str | None, error: Exception | None) -> None:
         """Note how a savepoint went."""
@@ -217,17 +217,6 @@ class StreamJobOwner:
 
     def _due(self) -> datetime:
         return now() + timedelta(seconds=self._settings.orphan_after_s)
-
-
-class _Reply:
-    """What an engine calls when a savepoint is made."""
-
-    def __init__(self, owner: StreamJobOwner, savepoint_id: str) -> None:
-        self._owner = owner
-        self._savepoint_id = savepoint_id
-
-    def __call__(self, path: str | None, error: Exception | None) -> None:
-        self._owner.saved(self._savepoint_id, path, error)
 
 
 def progress_of(engine: Engine) -> StreamProgress:

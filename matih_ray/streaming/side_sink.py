@@ -6,7 +6,6 @@ import pyarrow as pa
 
 from matih_ray.model.receipt import CommitMarker
 from matih_ray.model.value import JsonValue
-from matih_ray.streaming.connectors.catalog_tables import CatalogSink
 from matih_ray.streaming.connectors.sinks import TableSink
 from matih_ray.streaming.rejects import SCHEMA
 
@@ -31,13 +30,13 @@ class SidedSink:
 
     @property
     def marker(self) -> CommitMarker | None:
-        """See `CatalogSink`."""
-        return self._main.marker if isinstance(self._main, CatalogSink) else None
+        """The main table's."""
+        return self._main.marker
 
     @property
     def is_marked(self) -> bool:
-        """Whether commits leave markers."""
-        return isinstance(self._main, CatalogSink)
+        """Whether the main table's commits leave markers."""
+        return self._main.is_marked
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows of the job."""

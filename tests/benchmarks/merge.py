@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,10 +33,9 @@ from matih_ray.execution.workforce import RayWorkforce
 from matih_ray.model.ids import SinkId
 from matih_ray.model.policy import MergeRule, WriteMode
 from matih_ray.settings import Settings
-from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkTarget
-from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
+from matih_ray.sinks.base import CommitOutcome, SinkTarget
 from matih_ray.testing.contracts.sink_lab import TENANT, marker, stream, write
+from matih_ray.testing.iceberg import IcebergLake
 from tests.benchmarks.machine import describe, last_line, number, say, table
 from tests.benchmarks.measure import MB, Meter, Usage, median
 
@@ -60,18 +58,8 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Lake:
+class Lake(IcebergLake):
     """A catalog and a warehouse in one directory."""
-
-    settings: Settings
-
-    def sink(self) -> IcebergSink:
-        return IcebergSink.from_settings(self.settings, TENANT)
-
-    def table(self, prepared: PreparedTarget) -> Table:
-        identifier = tuple(prepared.payload["identifier"])
-        return open_catalog(CatalogConfig.from_settings(self.settings)).load_table(identifier)
 
     def target(self, name: str, mode: WriteMode) -> SinkTarget:
         return SinkTarget(

@@ -11,9 +11,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 import pytest
-from pyiceberg.catalog import Catalog
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
-from pyiceberg.table import Table
 
 from matih_ray.errors import (
     CommitRejectedError,
@@ -25,8 +23,6 @@ from matih_ray.errors import (
 from matih_ray.model.policy import WriteMode
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget
-from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.sinks.iceberg.commit import MAX_ATTEMPTS
 from matih_ray.sinks.iceberg.naming import load_branch, marker_property
 from matih_ray.testing.contracts.sink_lab import (
@@ -41,27 +37,13 @@ from matih_ray.testing.contracts.sink_lab import (
 )
 from matih_ray.testing.devstack.iceberg_rest import LATE_S, CommitFault, IcebergRestServer
 from matih_ray.testing.devstack.postgres import PostgresServer
+from matih_ray.testing.iceberg import IcebergLake
 
 HERE = Path(__file__).parent
 
 
-class Lake:
+class Lake(IcebergLake):
     """A catalog with the sink on it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def sink(self) -> IcebergSink:
-        return IcebergSink.from_settings(self.settings, TENANT)
-
-    def catalog(self) -> Catalog:
-        return open_catalog(CatalogConfig.from_settings(self.settings))
-
-    def table(self, prepared: PreparedTarget) -> Table:
-        return self.catalog().load_table(tuple(prepared.payload["identifier"]))
-
-    def read(self, prepared: PreparedTarget) -> pa.Table:
-        return self.table(prepared).scan().to_arrow()
 
     def files(self, prepared: PreparedTarget, pattern: str) -> set[Path]:
         location = Path(self.table(prepared).location().removeprefix("file://"))

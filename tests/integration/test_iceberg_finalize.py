@@ -22,9 +22,8 @@ from matih_ray.model.policy import MergeRule, WriteMode
 from matih_ray.model.receipt import CommitMarker
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SinkTarget
-from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
-from matih_ray.testing.contracts.sink_lab import TENANT, target, write
+from matih_ray.testing.contracts.sink_lab import target, write
+from matih_ray.testing.iceberg import IcebergLake
 
 SCHEMA = pa.schema([("id", pa.int64()), ("shop", pa.string()), ("amount", pa.int64())])
 AUDIT = "matih-audit-"
@@ -34,33 +33,29 @@ class Killed(BaseException):
     """The end of a process."""
 
 
-class Lake:
+class Lake(IcebergLake):
     """One table, and runs that load it."""
 
     def __init__(self, settings: Settings, mode: WriteMode, finalize: Finalize | None) -> None:
-        self.settings = settings
+        super().__init__(settings)
         merge = MergeRule(key=("id",)) if mode is WriteMode.MERGE else None
         wanted = target(mode=mode, schema=SCHEMA, merge=merge)
         self.wanted: SinkTarget = replace(wanted, finalize=finalize)
         self.runs = 0
 
-    def sink(self) -> IcebergSink:
-        return IcebergSink.from_settings(self.settings, TENANT)
-
-    def table(self) -> Table:
-        catalog = open_catalog(CatalogConfig.from_settings(self.settings))
-        prepared = self.sink().prepare(self.wanted)
-        return catalog.load_table(tuple(prepared.payload["identifier"]))
+    def current(self) -> Table:
+        """The table as it is now."""
+        return self.table(self.sink().prepare(self.wanted))
 
     def ids(self, branch: str = "main") -> list[int]:
-        table = self.table()
+        table = self.current()
         ref = table.metadata.refs.get(branch)
         if ref is None:
             return []
         return sorted(table.scan(snapshot_id=ref.snapshot_id).to_arrow()["id"].to_pylist())
 
     def audit_branches(self) -> list[str]:
-        return [name for name in self.table().metadata.refs if name.startswith(AUDIT)]
+        return [name for name in self.current().metadata.refs if name.startswith(AUDIT)]
 
     def run(self, *commits: pa.RecordBatch) -> Run:
         self.runs += 1
@@ -164,7 +159,7 @@ def test_a_finalized_run_is_seen_as_a_whole_at_its_end(settings, mode):
     }[mode]
     assert lake.ids() == lake.ids("run-2.ok") == expected
     assert lake.ids("run-1.ok") == [1, 2, 3]
-    assert set(lake.table().metadata.refs) == {"main", "run-1.ok", "run-2.ok"}
+    assert set(lake.current().metadata.refs) == {"main", "run-1.ok", "run-2.ok"}
 
 
 @pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
@@ -195,7 +190,7 @@ def test_a_run_that_is_not_as_declared_stays_on_its_branch(settings, mode, final
     lake.wanted = replace(lake.wanted, finalize=Finalize())
     lake.load(rows(7))
     assert lake.ids() == sorted([7, *held])
-    assert set(lake.table().metadata.refs) == {"main"}
+    assert set(lake.current().metadata.refs) == {"main"}
 
 
 def test_a_key_that_the_table_already_has_is_found_in_any_pass(settings, monkeypatch):
@@ -212,7 +207,7 @@ def test_a_key_that_the_table_already_has_is_found_in_any_pass(settings, monkeyp
     with pytest.raises(AuditFailedError, match="1 rows with a key"):
         lake.load(rows(72, 73, 72))
     lake.load(rows(None, None, 80))  # NULL is no key of another row
-    assert len(lake.table().scan().to_arrow()) == 73
+    assert len(lake.current().scan().to_arrow()) == 73
 
 
 def test_rows_that_are_not_what_the_run_has_counted_are_not_published(settings):
@@ -229,7 +224,7 @@ def test_a_lost_file_is_found_before_readers_do(settings):
     run = lake.run(rows(1), rows(2))
     run.commit(1)
     path = run.receipts[0].payload["files"][0]["path"]
-    lake.table().io.delete(path)
+    lake.current().io.delete(path)
     with pytest.raises(AuditFailedError, match="no file"):
         run.commit(2)
     assert lake.ids() == []
@@ -257,7 +252,7 @@ def test_a_crash_or_a_lost_reply_loses_and_doubles_nothing(settings, mode, numbe
         assert outcome is (CommitOutcome.ALREADY_APPLIED if done else CommitOutcome.APPLIED)
     expected = [3, 4, 5] if mode is WriteMode.OVERWRITE else [1, 2, 3, 4, 5]
     assert lake.ids() == lake.ids("good") == expected
-    assert set(lake.table().metadata.refs) == {"main", "good"}
+    assert set(lake.current().metadata.refs) == {"main", "good"}
 
 
 @pytest.mark.parametrize("mode", [WriteMode.APPEND, WriteMode.MERGE], ids=lambda mode: mode.value)
@@ -321,7 +316,7 @@ def test_a_tag_moves_with_each_run_and_is_never_a_branch(settings):
     lake.load(rows(1))
     lake.load(rows(2))
     assert lake.ids("good") == [1, 2]
-    table = lake.table()
+    table = lake.current()
     table.manage_snapshots().create_branch(table.current_snapshot().snapshot_id, "mine").commit()
     lake.wanted = replace(lake.wanted, finalize=Finalize(tag="mine"))
     with pytest.raises(ConflictError, match="mine"):

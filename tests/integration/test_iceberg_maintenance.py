@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyiceberg.table import Table
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -21,38 +20,24 @@ from matih_ray.model.policy import MergeRule, WriteMode
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import CommitOutcome, PreparedTarget, SupportsMaintenance, WorkItem
 from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.sinks.iceberg.maintenance import replacing
 from matih_ray.testing.contracts.sink_lab import (
     ROWS,
-    TENANT,
     assert_rows,
     batch,
     marker,
     target,
     write,
 )
+from matih_ray.testing.iceberg import IcebergLake
 
 COMPACT = MaintenancePolicy(tasks=(MaintenanceTask.COMPACT, MaintenanceTask.MANIFESTS))
 EXPIRE = MaintenancePolicy(tasks=(MaintenanceTask.EXPIRE,), keep_snapshots=1, snapshot_age_s=0)
 ORPHANS = MaintenancePolicy(tasks=(MaintenanceTask.ORPHANS,))
 
 
-class Lake:
+class Lake(IcebergLake):
     """A tenant's tables, their sink and their care."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def sink(self) -> IcebergSink:
-        return IcebergSink.from_settings(self.settings, TENANT)
-
-    def table(self, prepared: PreparedTarget) -> Table:
-        catalog = open_catalog(CatalogConfig.from_settings(self.settings))
-        return catalog.load_table(tuple(prepared.payload["identifier"]))
-
-    def read(self, prepared: PreparedTarget) -> pa.Table:
-        return self.table(prepared).scan().to_arrow()
 
     def name(self, prepared: PreparedTarget) -> str:
         return ".".join(prepared.payload["identifier"][1:])

@@ -8,16 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyiceberg.table import Table
 
 from matih_ray.errors import CommitRejectedError, MatihError
 from matih_ray.model.policy import WriteMode
 from matih_ray.settings import Settings
-from matih_ray.sinks.base import PreparedTarget
-from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.testing.contracts.sink_lab import (
-    TENANT,
     assert_rows,
     batch,
     marker,
@@ -28,11 +23,12 @@ from matih_ray.testing.devstack.dynamodb import ACCESS_KEY_ID, REGION
 from matih_ray.testing.devstack.iceberg_guard import Guard
 from matih_ray.testing.devstack.iceberg_rest import IcebergRestServer
 from matih_ray.testing.devstack.object_stores import SECRET_ACCESS_KEY, S3Server
+from matih_ray.testing.iceberg import IcebergLake
 
 GUARD = Guard()
 
 
-class Lake:
+class Lake(IcebergLake):
     """A guarded catalog as one client of it sees it."""
 
     def __init__(self, home: Path, server: IcebergRestServer, **properties: str) -> None:
@@ -42,22 +38,14 @@ class Lake:
             "oauth2-server-uri": f"{server.uri}/v1/oauth/tokens",
             **{name.replace("_", "-"): value for name, value in properties.items()},
         }
-        self.settings = Settings(
-            home=home,
-            iceberg_catalog_type="rest",
-            iceberg_catalog_uri=server.uri,
-            iceberg_properties=json.dumps(told),
+        super().__init__(
+            Settings(
+                home=home,
+                iceberg_catalog_type="rest",
+                iceberg_catalog_uri=server.uri,
+                iceberg_properties=json.dumps(told),
+            )
         )
-
-    def sink(self) -> IcebergSink:
-        return IcebergSink.from_settings(self.settings, TENANT)
-
-    def table(self, prepared: PreparedTarget) -> Table:
-        catalog = open_catalog(CatalogConfig.from_settings(self.settings))
-        return catalog.load_table(tuple(prepared.payload["identifier"]))
-
-    def read(self, prepared: PreparedTarget):
-        return self.table(prepared).scan().to_arrow()
 
 
 @pytest.fixture(scope="module")

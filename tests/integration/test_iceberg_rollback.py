@@ -23,8 +23,6 @@ from matih_ray.model.policy import IngestionPolicy, WriteMode
 from matih_ray.model.run import CHECKPOINT_BEFORE, RunRecord, RunState
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import PreparedTarget, SupportsRollback
-from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.testing.contracts.sink_lab import (
     TENANT,
     assert_rows,
@@ -34,17 +32,15 @@ from matih_ray.testing.contracts.sink_lab import (
     target,
     write,
 )
+from matih_ray.testing.iceberg import IcebergLake
 
 
-class Lake:
+class Lake(IcebergLake):
     """One table and its runs."""
 
     def __init__(self, settings: Settings, mode: WriteMode = WriteMode.APPEND) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.wanted = replace(target(mode=mode), stream=STREAM)
-
-    def sink(self) -> IcebergSink:
-        return IcebergSink.from_settings(self.settings, TENANT)
 
     def run(self, name: str, *starts: int, published: bool = True) -> PreparedTarget:
         """Commit batches of 100 rows, one commit each."""
@@ -57,13 +53,6 @@ class Lake:
             told = marker(number, run=name, published=shows or (published and last))
             sink.commit(prepared, [receipt], told)
         return prepared
-
-    def table(self, prepared: PreparedTarget):
-        catalog = open_catalog(CatalogConfig.from_settings(self.settings))
-        return catalog.load_table(tuple(prepared.payload["identifier"]))
-
-    def read(self, prepared: PreparedTarget) -> pa.Table:
-        return self.table(prepared).scan().to_arrow()
 
     def care(self, prepared: PreparedTarget, **policy) -> None:
         name = ".".join(prepared.payload["identifier"][1:])

@@ -19,12 +19,8 @@ from matih_ray.errors import (
     StorageFullError,
 )
 from matih_ray.settings import Settings
-from matih_ray.sinks.base import PreparedTarget
-from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.testing.contracts.sink_lab import (
     ROWS,
-    TENANT,
     assert_rows,
     batch,
     marker,
@@ -33,6 +29,7 @@ from matih_ray.testing.contracts.sink_lab import (
     write,
 )
 from matih_ray.testing.devstack.ports import free_port
+from matih_ray.testing.iceberg import IcebergLake
 
 PASSWORD = "hunter2-s3cret"
 
@@ -52,17 +49,7 @@ class FullDisk(PyArrowFileIO):
         return output
 
 
-class Lake:
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def sink(self) -> IcebergSink:
-        return IcebergSink.from_settings(self.settings, TENANT)
-
-    def read(self, prepared: PreparedTarget) -> pa.Table:
-        catalog = open_catalog(CatalogConfig.from_settings(self.settings))
-        return catalog.load_table(tuple(prepared.payload["identifier"])).scan().to_arrow()
-
+class Lake(IcebergLake):
     def data_files(self) -> list[Path]:
         return sorted((self.settings.home / "iceberg" / "warehouse").rglob("*.parquet"))
 

@@ -13,7 +13,6 @@ import daft
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
-from pyiceberg.table import Table
 
 from matih_ray.errors import CommitRejectedError, SinkError
 from matih_ray.model.finalize import Finalize
@@ -22,11 +21,8 @@ from matih_ray.model.maintenance import MaintenancePolicy
 from matih_ray.model.policy import MergeRule, WriteMode
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import PreparedTarget
-from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.sinks.iceberg.file_io import WarehouseIO
 from matih_ray.testing.contracts.sink_lab import (
-    TENANT,
     assert_rows,
     batch,
     marker,
@@ -42,27 +38,17 @@ from matih_ray.testing.devstack.object_stores import (
     GcsServer,
     S3Server,
 )
+from matih_ray.testing.iceberg import IcebergLake
 
 GCS_TOKEN = "a token nobody may see"
 NEVER = "4102444800000"
 
 
-@dataclass(frozen=True)
-class Lake:
+@dataclass
+class Lake(IcebergLake):
     """A bucket, and what opens it."""
 
-    settings: Settings
     secrets: tuple[str, ...]
-
-    def sink(self) -> IcebergSink:
-        return IcebergSink.from_settings(self.settings, TENANT)
-
-    def table(self, prepared: PreparedTarget) -> Table:
-        catalog = open_catalog(CatalogConfig.from_settings(self.settings))
-        return catalog.load_table(tuple(prepared.payload["identifier"]))
-
-    def read(self, prepared: PreparedTarget) -> pa.Table:
-        return self.table(prepared).scan().to_arrow()
 
     def objects(self, prepared: PreparedTarget) -> dict[str, bytes]:
         """Every object of a table."""

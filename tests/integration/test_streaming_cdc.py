@@ -24,7 +24,7 @@ from matih_ray.testing.devstack.postgres import PostgresServer
 JOBS = Path(__file__).parents[2] / "jobs" / "sql"
 PROCESS = Path(__file__).with_name("cdc_process.py")
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
-# A few by default; STREAM_SEEDS=50 is what was run before a release.
+# A few by default; STREAM_SEEDS=50 tries as many kills at random points.
 SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
 SOURCE = """
     CREATE TABLE fsm_state_transitions (

@@ -23,7 +23,7 @@ from tests.integration.stream_lab import PARTITIONS, WINDOWS, Job, job_processes
 from tests.integration.stream_process import engine_of
 
 WAIT_S = 120
-# A few by default; STREAM_SEEDS=50 is what was run before a release.
+# A few by default; STREAM_SEEDS=50 tries as many kills at random points.
 SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
 
 

@@ -216,7 +216,7 @@ def actor_pid(name: str) -> int | None:
         return None
 
 
-# STREAM_SEEDS=50 is what was run before a release.
+# STREAM_SEEDS=50 tries as many kills at random points.
 @pytest.mark.parametrize("seed", range(int(os.environ.get("STREAM_SEEDS", "1"))))
 def test_a_parallel_job_writes_every_window_once_whatever_is_killed(
     runtime: LocalRuntime,

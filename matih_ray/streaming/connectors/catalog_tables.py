@@ -111,6 +111,8 @@ class CatalogSink:
     not fence each other, and two owners of one job do.
     """
 
+    is_marked = True
+
     def __init__(self, sink: IcebergSink, target: SinkTarget, owner: Owner) -> None:
         self._sink = sink
         self._owner = owner

@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Message
 
-from matih_ray.errors import SqlNotSupportedError
 from matih_ray.streaming.connectors.reader import MetadataColumn
 from matih_ray.streaming.sql.casts import cast_function
 from matih_ray.streaming.sql.types import BIGINT, INT, STRING, FlinkType
@@ -48,22 +47,6 @@ KEYS: dict[str, tuple[FlinkType, _Read]] = {
     ),
     "leader-epoch": (INT, lambda message: message.leader_epoch()),
 }
-
-
-def check_metadata(columns: Mapping[str, MetadataColumn]) -> None:
-    """Refuse what the connector does not have, and types that it cannot be cast to.
-
-    Raises:
-        SqlNotSupportedError: A key or a type.
-    """
-    for name, column in columns.items():
-        if column.key not in KEYS:
-            raise SqlNotSupportedError(
-                f"column {name}: metadata {column.key!r} of Kafka is not supported; there are "
-                f"{', '.join(KEYS)}",
-                clause="METADATA",
-            )
-        cast_function(KEYS[column.key][0], column.type)
 
 
 def envelope_columns(

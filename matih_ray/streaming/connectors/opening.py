@@ -8,6 +8,7 @@ from dataclasses import replace
 from matih_ray.errors import MissingExtraError, SqlInvalidError, SqlNotSupportedError
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.streaming.connectors.bounded import BoundedReader, SharedFilesReader
+from matih_ray.streaming.connectors.metadata import check_metadata
 from matih_ray.streaming.connectors.options import option, table_name
 from matih_ray.streaming.connectors.reader import MetadataColumn, StreamReader
 from matih_ray.streaming.connectors.shares import WHOLE, Share
@@ -88,7 +89,7 @@ def _kafka(
     # not at the top: its driver is an extra
     try:
         from matih_ray.streaming.connectors.kafka import KafkaReader
-        from matih_ray.streaming.connectors.kafka_metadata import check_metadata
+        from matih_ray.streaming.connectors.kafka_metadata import KEYS
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"connector 'kafka' needs the package {error.name}; install matih-ray[kafka]",
@@ -96,7 +97,7 @@ def _kafka(
         ) from None
     from matih_ray.streaming.connectors.kafka_options import kafka_table
 
-    check_metadata(metadata)
+    check_metadata(metadata, {key: kind for key, (kind, _) in KEYS.items()}, "Kafka")
     described = kafka_table(table)
     if keep_bad:
         described = replace(described, format=replace(described.format, keep_bad=True))
@@ -113,7 +114,7 @@ def _postgres_changes(
     # not at the top: its driver is an extra
     try:
         from matih_ray.streaming.connectors.postgres_cdc import PostgresChangesReader
-        from matih_ray.streaming.connectors.postgres_cdc_metadata import check_metadata
+        from matih_ray.streaming.connectors.postgres_cdc_metadata import KEYS
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"connector 'postgres-cdc' needs the package {error.name}; install matih-ray[postgres]",
@@ -121,5 +122,5 @@ def _postgres_changes(
         ) from None
     from matih_ray.streaming.connectors.postgres_cdc_options import changes_table
 
-    check_metadata(metadata)
+    check_metadata(metadata, KEYS, "postgres-cdc")
     return PostgresChangesReader(changes_table(table), fields, metadata, policy, share)

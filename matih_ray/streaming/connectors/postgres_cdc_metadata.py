@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 
 import pyarrow as pa
 
-from matih_ray.errors import SqlNotSupportedError
 from matih_ray.sources.postgres.changes.messages import Begin
 from matih_ray.streaming.connectors.postgres_cdc_options import ChangesTable
 from matih_ray.streaming.connectors.reader import KIND_NAMES, MetadataColumn
@@ -24,22 +23,6 @@ KEYS = {
     "op_ts": FlinkType("TIMESTAMP_LTZ", 3),
     "row_kind": STRING,
 }
-
-
-def check_metadata(columns: Mapping[str, MetadataColumn]) -> None:
-    """Refuse what the connector does not have, and types that it cannot be cast to.
-
-    Raises:
-        SqlNotSupportedError: A key or a type.
-    """
-    for name, column in columns.items():
-        if column.key not in KEYS:
-            raise SqlNotSupportedError(
-                f"column {name}: metadata {column.key!r} of postgres-cdc is not supported; there "
-                f"are {', '.join(KEYS)}",
-                clause="METADATA",
-            )
-        cast_function(KEYS[column.key], column.type)
 
 
 def metadata_columns(

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from matih_ray.errors import SqlNotSupportedError
+from matih_ray.model.receipt import CommitMarker
 from matih_ray.model.value import JsonValue
 from matih_ray.streaming.connectors.options import local_path, option
 from matih_ray.streaming.sql.casts import java_text
@@ -24,6 +25,14 @@ class TableSink(Protocol):
     What is prepared is plain data that a checkpoint can hold; it is not visible yet, and committing
     it twice does it once. `print` is the exception: its lines are out when they are written.
     """
+
+    @property
+    def marker(self) -> CommitMarker | None:
+        """What the target carries, or will when what was prepared is committed; None if nothing."""
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether commits leave markers at all."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take a batch of the table's columns."""
@@ -65,7 +74,14 @@ def open_sink(table: CreateTable, schema: pa.Schema, out: IO[str]) -> TableSink:
     )
 
 
-class BlackholeSink:
+class _Unmarked:
+    """A sink whose target has no place for markers."""
+
+    marker: CommitMarker | None = None
+    is_marked = False
+
+
+class BlackholeSink(_Unmarked):
     """Takes rows and forgets them."""
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -83,7 +99,7 @@ class BlackholeSink:
         """Nothing to do."""
 
 
-class PrintSink:
+class PrintSink(_Unmarked):
     """Rows as `+I[a, b]`, a line each."""
 
     def __init__(self, out: IO[str], identifier: str) -> None:
@@ -123,7 +139,7 @@ def _printed(value: object) -> str:
     return str(value)
 
 
-class FileSink:
+class FileSink(_Unmarked):
     """Files in a directory, one for each commit, hidden under a dotted name until then."""
 
     def __init__(self, directory: Path, kind: str, schema: pa.Schema) -> None:

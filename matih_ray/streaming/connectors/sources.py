@@ -129,18 +129,19 @@ def _json(reading: _Reading) -> Iterator[pa.RecordBatch]:
         standard,
         reading.keep_bad,
     )
-    for path in reading.paths():
 
-        def decoded(block: bytes, path: Path = path) -> tuple[list[pa.RecordBatch], list[BadRow]]:
-            json_format = JsonFormat(reading.fields, options)
-            batches = json_format.decode(block)
-            return batches, [
-                BadRow("", f"{path.name}: {why}", line) for why, line in json_format.left_out
-            ]
+    def decoded(given: tuple[Path, bytes]) -> tuple[list[pa.RecordBatch], list[BadRow]]:
+        path, block = given
+        json_format = JsonFormat(reading.fields, options)
+        batches = json_format.decode(block)
+        return batches, [
+            BadRow("", f"{path.name}: {why}", line) for why, line in json_format.left_out
+        ]
 
-        for batches, bad in _ahead(decoded, _blocks(path)):
-            reading.bad.extend(bad)
-            yield from batches
+    blocks = ((path, block) for path in reading.paths() for block in _blocks(path))
+    for batches, bad in _ahead(decoded, blocks):
+        reading.bad.extend(bad)
+        yield from batches
 
 
 def _ahead(work: Callable[[Given], Made], items: Iterator[Given]) -> Iterator[Made]:
