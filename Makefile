@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 TESTS ?= tests
+# Processes that share the tests out: one has those on Ray, which load a second core by themselves.
+WORKERS ?= 2
 
 UV := .uv/bin/uv
 BIN := .venv/bin
@@ -64,8 +66,8 @@ $(PEERS): $(UV) tests/benchmarks/peers.txt
 demo: $(SETUP) ## the main job, start to end: SCALE=0.1, KEEP=1 leaves it running
 	@SCALE=$(SCALE) KEEP=$(KEEP) $(BIN)/python -m demo
 
-test: $(SETUP) ## all tests, real servers included; TESTS=path for a part
-	$(BIN)/python -m pytest --durations=10 $(TESTS)
+test: $(SETUP) ## all tests, real servers included: TESTS=path for a part, WORKERS=2
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=10 $(TESTS)
 
 lint: $(SETUP) ## ruff: rules and formatting
 	$(BIN)/ruff check .

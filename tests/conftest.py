@@ -1,6 +1,7 @@
 """What all tests share: one PostgreSQL server and one Ray runtime a session, a clean environment.
 
 `MATIH_REQUIRE_SERVERS=1` (continuous integration sets it) turns every skip into a failure.
+`make test` runs two processes: what needs Ray in one of them, and each module as a whole in either.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from matih_ray.testing.faults import LISTENER
 if TYPE_CHECKING:
     from serve_apps.local import LocalRuntime
 
-REQUIRE_SERVERS = os.environ.get("MATIH_REQUIRE_SERVERS") == "1"
-SEED = int(os.environ.get("SEED", random.SystemRandom().randrange(2**32)))
+REQUIRE_SERVERS = "1" in map(os.environ.get, ("MATIH_REQUIRE_SERVERS", "REQUIRE_SERVERS"))
+SEED = int(
+    os.environ.get("SEED") or os.environ.get("RUN_SEED") or random.SystemRandom().randrange(2**32)
+)
 
 # What `${NAME}` means in the streaming jobs of a tenant.
 SQL_VARIABLES = {"acme": {"DATABASE_USER": "postgres", "DATABASE_PASSWORD": "never-shown"}}
@@ -34,6 +37,8 @@ SQL_VARIABLES = {"acme": {"DATABASE_USER": "postgres", "DATABASE_PASSWORD": "nev
 for name in [name for name in os.environ if name.startswith(("MATIH_", "INGESTION_", "RAY_"))]:
     del os.environ[name]
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", DO_NOT_TRACK="1", DAFT_ANALYTICS_ENABLED="0")
+# The processes that share the tests out learn these from the one that starts them.
+os.environ.update(RUN_SEED=str(SEED), REQUIRE_SERVERS="1" if REQUIRE_SERVERS else "0")
 
 # Whoever starts the tests in the background lets them, and all that they start, ignore this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,6 +50,15 @@ hypothesis.settings.load_profile("untimed")
 
 def pytest_report_header() -> list[str]:
     return [f"seed: {SEED} (SEED={SEED} repeats it), servers required: {REQUIRE_SERVERS}"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all that needs Ray in one process, for one start, and a module with its servers."""
+    for item in items:
+        on_ray = "runtime" in getattr(item, "fixturenames", ()) or item.path.parent.name == "ray"
+        module = f"{item.path.parent.name}/{item.path.stem}"
+        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else module))
 
 
 @pytest.hookimpl(wrapper=True)
