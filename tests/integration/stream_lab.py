@@ -48,6 +48,15 @@ def job_processes() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
+def run_in_process(processes: subprocess.Popen[str], told: dict) -> dict:
+    """Run a job, told as `stream_process` reads it; its exit code and what it did."""
+    assert processes.stdin is not None
+    assert processes.stdout is not None
+    processes.stdin.write(json.dumps(told) + "\n")
+    processes.stdin.flush()
+    return json.loads(processes.stdout.readline())
+
+
 @dataclass
 class Job:
     """One topic, one table, one job, and what its table must hold."""
@@ -141,11 +150,7 @@ class Job:
 
     def start(self, **more: object) -> dict:
         """Run the job in a process; its exit code and what it did."""
-        assert self.processes.stdin is not None
-        assert self.processes.stdout is not None
-        self.processes.stdin.write(json.dumps(self.told(**more)) + "\n")
-        self.processes.stdin.flush()
-        return json.loads(self.processes.stdout.readline())
+        return run_in_process(self.processes, self.told(**more))
 
     def complete(self, **more: object) -> dict:
         ended = self.start(**more)

@@ -1,6 +1,6 @@
 """Streaming jobs in processes that die at a chosen step: a line of JSON on stdin for each.
 
-Not a test: run by `test_streaming_recovery.py`. Each job is a fork, which saves the seconds that
+Not a test: started by `stream_lab.job_processes`. Each job is a fork, which saves the seconds that
 imports take; it is answered by a line with its exit code and what it did.
 """
 
@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 from matih_ray.settings import Settings
+from matih_ray.sources.postgres.changes.messages import lsn_of
 from matih_ray.streaming.checkpoints import CheckpointDirectory
 from matih_ray.streaming.connectors.catalog_tables import Owner
 from matih_ray.streaming.engine import Command, Engine, Restart
@@ -26,7 +27,7 @@ from matih_ray.streaming.sql.script import parse_script
 def engine_of(told: dict) -> Engine:
     """The one INSERT of a script, with checkpoints at every turn."""
     script = Script(Settings(home=Path(told["home"])), told.get("options", {}), sys.stderr)
-    (insert,) = script.prepare(parse_script(told["sql"], {}))
+    (insert,) = script.prepare(parse_script(told["sql"], told.get("variables", {})))
     directory = CheckpointDirectory(told["checkpoints"])
     owner = Owner(job_id=told["job"], epoch=directory.claim())
     engine = script.engine(
@@ -43,7 +44,7 @@ def engine_of(told: dict) -> Engine:
 
 
 def run(told: dict) -> dict:
-    """Run until `until` rows were read, or until the step to die at."""
+    """Run until `until` (rows, or a place in the log) was read, or until the step to die at."""
     engine = engine_of(told)
     left = told.get("die_at")
 
@@ -53,8 +54,7 @@ def run(told: dict) -> dict:
             left -= 1
             if left < 0 and (told.get("die_in") in (None, name)):
                 os.kill(os.getpid(), signal.SIGKILL)
-        counts = engine.pipeline.counts
-        if name == "turn" and counts.read + counts.bad == told["until"]:
+        if name == "turn" and has_read(engine, told["until"]):
             directory = told.get("savepoints")
             engine.commands.put(Command(True, directory, on_saved))
 
@@ -71,9 +71,19 @@ def run(told: dict) -> dict:
         "read": counts.read,
         "late": counts.late,
         "bad": counts.bad,
+        "changed": counts.changed,
         "rejected": engine.rejected,
         "saved": saved,
     }
+
+
+def has_read(engine: Engine, until: int | str) -> bool:
+    """Whether as many rows were read, or PostgreSQL's log up to this place."""
+    if isinstance(until, int):
+        return engine.pipeline.counts.read + engine.pipeline.counts.bad == until
+    (source,) = engine.pipeline.sources  # type: ignore[attr-defined]
+    (place,) = source.reader.positions().values()
+    return lsn_of(place["lsn"] or "0/0") >= lsn_of(until)
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.script import parse_script
 from matih_ray.testing.devstack.postgres import PostgresServer
+from tests.integration.stream_lab import job_processes, run_in_process
 
 JOBS = Path(__file__).parents[2] / "jobs" / "sql"
-PROCESS = Path(__file__).with_name("cdc_process.py")
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
 # A few by default; STREAM_SEEDS=50 tries as many kills at random points.
 SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
@@ -46,18 +46,8 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[subprocess.Popen[str]]:
-    """What starts the processes of jobs."""
-    with subprocess.Popen(
-        [sys.executable, str(PROCESS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(PROCESS.parents[2])},
-    ) as process:
+    with job_processes() as process:
         yield process
-        assert process.stdin is not None
-        process.stdin.close()
 
 
 @dataclass
@@ -123,14 +113,10 @@ class Archive:
             "checkpoints": str(self.home / "checkpoints"),
             "job": "archive",
             "until": now,
-            "side_table": self.side_table,
+            "side": self.side_table,
             **more,
         }
-        assert self.processes.stdin is not None
-        assert self.processes.stdout is not None
-        self.processes.stdin.write(json.dumps(told) + "\n")
-        self.processes.stdin.flush()
-        return json.loads(self.processes.stdout.readline())
+        return run_in_process(self.processes, told)
 
     def complete(self) -> dict:
         ended = self.start()
