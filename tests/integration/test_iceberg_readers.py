@@ -17,9 +17,9 @@ from pyiceberg.table import Table
 
 from matih_ray.model.fingerprint import Fingerprint
 from matih_ray.settings import Settings
+from matih_ray.sinks import rolling_parquet as files_module
 from matih_ray.sinks.base import PreparedTarget
 from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg import parquet_files as files_module
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.testing.contracts.sink_lab import TENANT, marker, target, write
 

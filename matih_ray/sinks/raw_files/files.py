@@ -1,31 +1,24 @@
-"""Parquet files of one slice attempt: split by partitions, rolled by size."""
+"""Parquet files of one slice attempt: how rows are split, and the directories of the parts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
 
 from matih_ray.errors import SchemaMismatchError
-from matih_ray.sinks.iceberg.parquet_files import (
-    COMPRESSION,
-    COMPRESSION_LEVEL,
-    MAX_OPEN_FILES,
-    PARTITIONED_BYTES,
-    ROW_GROUP_BYTES,
-    dictionary_columns,
-)
 from matih_ray.sinks.iceberg.partitioning import Partitioner, partition_spec
 from matih_ray.sinks.iceberg.schema import iceberg_schema
 from matih_ray.sinks.raw_files.log import RawFile
 from matih_ray.sinks.raw_files.storage import Storage
+from matih_ray.sinks.rolling_parquet import OpenFile, RollingParquet
 
 # How Hive names the partition of rows without a value.
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -64,8 +57,8 @@ class Partitions:
         return "".join(f"{part}/" for part in parts)
 
 
-class RawParquet:
-    """Writes batches to files below a stage. Not thread-safe; exceptions are the storage's."""
+class RawParquet(RollingParquet[Record, RawFile]):
+    """The files of one attempt, below a stage."""
 
     def __init__(
         self,
@@ -76,62 +69,19 @@ class RawParquet:
         partitions: Partitions,
         target_file_bytes: int,
     ) -> None:
+        self._partitioner = Partitioner(partitions.spec, partitions.schema)
+        super().__init__(
+            schema,
+            is_partitioned=self._partitioner.is_partitioned,
+            target_bytes=target_file_bytes,
+            store_schema=True,
+        )
         self._storage = storage
         self._directory = directory
         self._stage = stage
-        self._schema = schema
         self._partitions = partitions
-        self._partitioner = Partitioner(partitions.spec, partitions.schema)
-        self._target_bytes = target_file_bytes
-        partitioned = self._partitioner.is_partitioned
-        self._limit_bytes = PARTITIONED_BYTES if partitioned else ROW_GROUP_BYTES
-        self._held: list[pa.RecordBatch] = []
-        self._held_bytes = 0
-        self._open: dict[Record, _File] = {}  # the one that has waited longest is first
-        self._dictionaries: list[str] | None = None
-        self._begun = 0
-        self._done: list[RawFile] = []
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows."""
-        self._held.append(batch)
-        self._held_bytes += batch.nbytes
-        if self._held_bytes >= self._limit_bytes:
-            self._flush()
-
-    def finish(self) -> list[RawFile]:
-        """Close everything; all files written, in the order in which they were closed."""
-        self._flush()
-        for partition in list(self._open):
-            self._close(partition)
-        return self._done
-
-    def abandon(self) -> None:
-        """Close what is open, whatever it holds."""
-        self._held.clear()
-        for file in self._open.values():
-            file.stream.close()
-        self._open.clear()
-
-    def _flush(self) -> None:
-        if not self._held:
-            return
-        if self._dictionaries is None:
-            self._dictionaries = dictionary_columns(self._held[0])
-        rows = pa.Table.from_batches(self._held)
-        self._held.clear()
-        self._held_bytes = 0
-        for partition, part in self._parts(rows):
-            file = self._open.pop(partition, None) or self._create(partition)
-            self._open[partition] = file
-            file.writer.write_table(part)
-            file.rows += part.num_rows
-            if file.stream.tell() >= self._target_bytes:
-                self._close(partition)
-            elif len(self._open) > MAX_OPEN_FILES:
-                self._close(next(iter(self._open)))
-
-    def _parts(self, rows: pa.Table) -> list[tuple[Record, pa.Table]]:
+    def _parts(self, rows: pa.Table) -> Iterable[tuple[Record, pa.Table]]:
         if not self._partitioner.is_partitioned:
             return [(Record(), rows)]
         # the partitioner knows columns by their position among those that Iceberg has types for
@@ -141,37 +91,13 @@ class RawParquet:
         split = self._partitioner.split(arranged)
         return [(key, part.select(rows.column_names)) for key, part in split]
 
-    def _create(self, partition: Record) -> _File:
-        name = f"{self._stage.rpartition('/')[2]}-{self._begun:05d}.parquet"
-        self._begun += 1
+    def _stream(self, partition: Record, number: int) -> tuple[str, Any]:
+        name = f"{self._stage.rpartition('/')[2]}-{number:05d}.parquet"
         path = f"{self._partitions.directory(partition)}{name}"
-        stream = self._storage.open_output(f"{self._directory}/{path}")
-        writer = pq.ParquetWriter(
-            stream,
-            self._schema,
-            compression=COMPRESSION,
-            compression_level=COMPRESSION_LEVEL,
-            use_dictionary=self._dictionaries or False,
-            store_decimal_as_integer=True,
-        )
-        return _File(path, stream, writer)
+        return path, self._storage.open_output(f"{self._directory}/{path}")
 
-    def _close(self, partition: Record) -> None:
-        file = self._open.pop(partition)
-        file.writer.close()
-        size_bytes = file.stream.tell()
-        file.stream.close()
-        self._done.append(
-            RawFile(stage=self._stage, path=file.path, rows=file.rows, bytes=size_bytes)
-        )
-
-
-@dataclass
-class _File:
-    path: str
-    stream: Any
-    writer: pq.ParquetWriter
-    rows: int = 0
+    def _finished(self, file: OpenFile[Record], size_bytes: int) -> RawFile:
+        return RawFile(stage=self._stage, path=file.path, rows=file.rows, bytes=size_bytes)
 
 
 def _is_usable(field: pa.Field) -> bool:

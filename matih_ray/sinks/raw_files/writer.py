@@ -70,8 +70,7 @@ class RawSliceWriter:
         """Delete what was written; see `SliceWriter.abort`."""
         if self._files is None:
             return
-        with contextlib.suppress(OSError, pa.ArrowException):
-            self._files.abandon()
+        self._files.abandon()
         with contextlib.suppress(OSError):
             self._log.storage.delete_dir(self._log.paths.stage(self._stage))
         self._files = None
