@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 from pydantic import SecretStr
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from matih_ray.settings import Settings
 from matih_ray.testing.devstack.ports import free_port
@@ -29,6 +31,9 @@ REQUIRE_SERVERS = "1" in map(os.environ.get, ("MATIH_REQUIRE_SERVERS", "REQUIRE_
 SEED = int(
     os.environ.get("SEED") or os.environ.get("RUN_SEED") or random.SystemRandom().randrange(2**32)
 )
+
+# Besides those in `tests/ray`: files with tests that use the fixture `runtime`.
+ALSO_ON_RAY = ("tests/contracts/test_staging.py",)
 
 # What `${NAME}` means in the streaming jobs of a tenant.
 SQL_VARIABLES = {"acme": {"DATABASE_USER": "postgres", "DATABASE_PASSWORD": "never-shown"}}
@@ -52,13 +57,16 @@ def pytest_report_header() -> list[str]:
     return [f"seed: {SEED} (SEED={SEED} repeats it), servers required: {REQUIRE_SERVERS}"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all that needs Ray in one process, for one start, and a module with its servers."""
-    for item in items:
-        on_ray = "runtime" in getattr(item, "fixturenames", ()) or item.path.parent.name == "ray"
-        module = f"{item.path.parent.name}/{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else module))
+class OneWithRay(LoadScopeScheduling):
+    """Gives a file to one process, for its servers, and all that need Ray to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "ray" if file.startswith("tests/ray/") or file in ALSO_ON_RAY else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneWithRay:
+    return OneWithRay(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,15 @@ class Pair:
 
     certificate: Path
     key: Path
+
+
+def open_to_servers(directory: Path) -> Path:
+    """The directory, made readable for servers, which have accounts of their own if we are root."""
+    for parent in (directory, *directory.parents):
+        mode = parent.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            parent.chmod(mode | stat.S_IROTH | stat.S_IXOTH)
+    return directory
 
 
 class Authority:

@@ -15,7 +15,7 @@ from matih_ray.model.ids import EndpointId, TenantId
 from matih_ray.sources.base import EndpointSpec
 from matih_ray.sources.mysql import MySqlSource
 from matih_ray.testing.devstack.mariadb import MariaDbMissingError, MariaDbServer
-from tests.integration.certificates import DAY, Authority, Pair
+from tests.integration.certificates import DAY, Authority, Pair, open_to_servers
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,7 @@ class Encrypted:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("tls")
-    for parent in (made, *made.parents[:2]):
-        parent.chmod(0o755)  # the server runs under another account when the tests run as root
-    return made
+    return open_to_servers(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from matih_ray.model.ids import EndpointId, TenantId
 from matih_ray.sources.base import EndpointSpec
 from matih_ray.sources.postgres import PostgresSource
 from matih_ray.testing.devstack.postgres import PostgresServer
+from tests.integration.certificates import open_to_servers
 
 
 def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
@@ -62,9 +63,7 @@ class Encrypted:
 
 @pytest.fixture(scope="module")
 def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
-    directory = tmp_path_factory.mktemp("tls")
-    for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o755)  # the server runs under another account when the tests run as root
+    directory = open_to_servers(tmp_path_factory.mktemp("tls"))
     certificate, key = make_certificate(directory, "server")
     stranger, _ = make_certificate(directory, "stranger")
     options = {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
