@@ -64,6 +64,9 @@ def start_local(settings: Settings, *, num_cpus: int | None = None) -> LocalRunt
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray starts its workers at niceness 15, the API among them: hardly above what yields on purpose
+    # (health checks), and below every other process of the machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(
         address="local",
         num_cpus=num_cpus,
