@@ -36,7 +36,7 @@ export DO_NOT_TRACK = 1
 export RUNTIME__DLTHUB_TELEMETRY = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-merge bench-compact bench-day bench-cdm bench-connectors bench-agent bench-stream clean
+.PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-merge bench-compact bench-day bench-cdm bench-connectors bench-agent bench-stream bench-state bench-cdc clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -67,7 +67,7 @@ demo: $(SETUP) ## the main job, start to end: SCALE=0.1, KEEP=1 leaves it runnin
 	@SCALE=$(SCALE) KEEP=$(KEEP) $(BIN)/python -m demo
 
 test: $(SETUP) ## all tests, real servers included: TESTS=path for a part, WORKERS=2
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=10 $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --durations=10 $(TESTS)
 
 lint: $(SETUP) ## ruff: rules and formatting
 	$(BIN)/ruff check .
@@ -86,6 +86,8 @@ lock: $(UV) ## resolve again: LOCK_FLAGS=--upgrade for newer versions
 	$(LOCK) tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt
 	for name in bqemulator fakesnow; do $(LOCK:3.10=3.11) --no-emit-index-url \
 		$(SERVERS)/$$name.in --output-file $(SERVERS)/$$name.txt || exit 1; done
+	$(LOCK:3.10=3.11) --no-emit-index-url --override $(SERVERS)/dbt.override \
+		$(SERVERS)/dbt.in --output-file $(SERVERS)/dbt.txt
 
 bench-ingest: $(SETUP) $(PEERS) ## ours, dlt and the COPY floor: SCALE=1 REPEAT=3
 	@SCALE=$(SCALE) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.ingest
@@ -116,6 +118,12 @@ bench-cdm: $(SETUP) ## mapping on one core; the upsert against psql; issues end 
 
 bench-stream: $(SETUP) ## a window job from a file and from Kafka: ROWS=1000000 REPEAT=3
 	@ROWS=$(ROWS) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.stream
+
+bench-state: $(SETUP) ## windows that exceed memory, and ten times as many rows: ROWS=5000000 MEMORY_MB=128
+	@ROWS=$(ROWS) MEMORY_MB=$(MEMORY_MB) $(BIN)/python -m tests.benchmarks.state
+
+bench-cdc: $(SETUP) ## changes of PostgreSQL beside pg_recvlogical: ROWS=300000 REPEAT=3
+	@ROWS=$(ROWS) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.changes
 
 clean: ## remove the environments and caches
 	rm -rf .venv .uv .bench-venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -226,6 +226,12 @@ class SqlNotSupportedError(RequestError):
     code = "SQL_NOT_SUPPORTED"
 
 
+class QueryLimitError(RequestError):
+    """A query's result is too large, or takes too long; context names the `limit`."""
+
+    code = "QUERY_LIMIT"
+
+
 # --- sources ---------------------------------------------------------------------------------
 
 
@@ -462,6 +468,13 @@ class StateError(MatihError):
 
     code = "STATE_FAILED"
     recovery = Recovery.RETRY
+
+
+class StateDiskFullError(StateError):
+    """There is no space left for a streaming job's state or checkpoints."""
+
+    code = "STATE_DISK_FULL"
+    recovery = Recovery.PAUSE
 
 
 class StateConflictError(StateError):

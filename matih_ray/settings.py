@@ -231,6 +231,21 @@ class Settings(BaseSettings):
         description="Directory with one for each tenant, where `filesystem` tables of submitted "
         "jobs may be; nowhere if unset.",
     )
+    stream_state_backend: Literal["memory", "disk"] = Field(
+        default="memory",
+        description="Where streaming jobs keep open windows, unless their script says it: in the "
+        "process, or in files beyond `stream_state_memory_bytes`.",
+    )
+    stream_state_directory: Path | None = Field(
+        default=None,
+        description="Directory of this machine for those files; one under `home` if unset.",
+    )
+    stream_state_memory_bytes: int = Field(
+        default=256 << 20,
+        ge=1 << 16,
+        description="Bytes of memory that each window operator with files uses for open windows, "
+        "merging them included.",
+    )
     sql_variables: SecretStr = Field(
         default=SecretStr("{}"),
         description="Variables of submitted scripts by tenant, a JSON object of objects.",

@@ -65,7 +65,9 @@ STREAM_METRICS = {
     "bad_rows": ("matih_stream_bad_rows", "Rows that could not be read"),
     "rejected_rows": ("matih_stream_rejected_rows", "Rows of the side table"),
     "checkpoint_s": ("matih_stream_checkpoint_seconds", "What the last checkpoint took"),
-    "state_bytes": ("matih_stream_state_bytes", "Size of the open windows"),
+    "state_bytes": ("matih_stream_state_bytes", "Size of the last checkpoint"),
+    "state_memory_bytes": ("matih_stream_state_memory_bytes", "Open windows in memory"),
+    "state_disk_bytes": ("matih_stream_state_disk_bytes", "Open windows in files"),
     "slot_lag_bytes": ("matih_stream_slot_lag_bytes", "What a database keeps for a job"),
 }
 METRIC_STREAM_LAG = "matih_stream_watermark_lag_seconds"  # how far event time is behind the clock

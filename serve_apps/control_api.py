@@ -13,7 +13,7 @@ from matih_ray.execution.cluster import ensure_actors
 from matih_ray.execution.source_calls import RaySourceCalls
 from matih_ray.execution.worker import process_ports
 from matih_ray.settings import Settings
-from matih_ray.streaming.runtime import ensure_stream_supervisor
+from matih_ray.streaming.runtime import ensure_stream_supervisor, start_query
 from matih_ray.streaming.submission import TenantScripts
 
 # Requests a replica works on at a time; long polls are cheap but hold a place.
@@ -46,7 +46,7 @@ def bind(settings: Settings, args: ControlApiArgs | None = None) -> serve.Applic
         api = create_app(
             process_ports(settings),
             calls=RaySourceCalls(settings),
-            scripts=TenantScripts(settings),
+            scripts=TenantScripts(settings, start_query),
         )
         # What is loaded by now stays: the collector need not look at it again, which would hold up
         # whoever asks just then for some 50 ms.

@@ -174,7 +174,8 @@ def _show(job: StreamJob, output: Output) -> None:
         f"{progress.bad_rows:,} unreadable, {progress.changed_rows:,} changed, "
         f"{progress.rejected_rows:,} in the side table; "
         f"{progress.checkpoints} checkpoints, the last took "
-        f"{progress.checkpoint_s:g} s; state {progress.state_bytes:,} bytes"
+        f"{progress.checkpoint_s:g} s; state {progress.state_bytes:,} bytes, now "
+        f"{progress.state_memory_bytes:,} in memory and {progress.state_disk_bytes:,} in files"
     )
     if progress.watermark is not None:
         output.line(f"watermark {progress.watermark}, held by {progress.watermark_holder}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matih_ray.control.authorization import Action, Principal, authorize
-from matih_ray.control.building import DEFAULT_SINK
+from matih_ray.control.building import DEFAULT_SINK, build_source
+from matih_ray.control.change_logs import drop_logs, read_by_log
 from matih_ray.control.ports import Ports
 from matih_ray.control.streams import runs_of, stored_checkpoint, stream_of
 from matih_ray.errors import RunOverlapError, StateConflictError
@@ -53,7 +54,8 @@ def reset_checkpoint(
     unit_id: UnitId,
     sink_id: SinkId = DEFAULT_SINK,
 ) -> bool:
-    """Forget a stream's checkpoint; tells whether there was one. Rows in the sink stay.
+    """Forget a stream's checkpoint; tells whether there was one. Rows in the sink stay; what the
+    source keeps for runs by its log goes, if it can be reached.
 
     Raises:
         NotFoundError: No such endpoint.
@@ -86,4 +88,11 @@ def reset_checkpoint(
                 "look at it and try again",
                 run_id=run.run_id,
             ) from None
-    return ports.kv.delete(tenant_id, stream.kv_key())
+    had_one = ports.kv.delete(tenant_id, stream.kv_key())
+    if read_by_log(runs):
+        source = build_source(ports, tenant_id, endpoint_id)
+        try:
+            drop_logs(source, [stream])
+        finally:
+            source.close()
+    return had_one

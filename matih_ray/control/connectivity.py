@@ -18,7 +18,12 @@ from matih_ray.errors import (
     SourceError,
 )
 from matih_ray.model.connector import Capabilities, ConnectorTest
-from matih_ray.sources.base import IngestionContext, SourceEndpoint, SupportsIncrementalPlanning
+from matih_ray.sources.base import (
+    IngestionContext,
+    SourceEndpoint,
+    SupportsChangeLog,
+    SupportsIncrementalPlanning,
+)
 from matih_ray.sources.connectivity import NOT_PROBED, StagedTest, with_login
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.sources.probe import probe
@@ -90,4 +95,5 @@ def _capabilities(source: SourceEndpoint) -> Capabilities:
         list=True,
         read=True,
         incremental=isinstance(source, SupportsIncrementalPlanning),
+        cdc=isinstance(source, SupportsChangeLog),
     )

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.building import build_source
+from matih_ray.control.change_logs import drop_logs, last_by_log
 from matih_ray.control.connector_types import (
     ConnectorType,
     checked_config,
@@ -166,7 +167,8 @@ def list_endpoints(
 def delete_endpoint(
     principal: Principal, ports: Ports, tenant_id: TenantId, endpoint_id: EndpointId
 ) -> None:
-    """Remove an endpoint, its catalog, checkpoints and credentials; ledger and tables stay.
+    """Remove an endpoint, its catalog, checkpoints and credentials; ledger and tables stay. What
+    the source keeps for runs by its log goes too, if it can be reached.
 
     Raises:
         NotFoundError: No such endpoint.
@@ -183,10 +185,16 @@ def delete_endpoint(
             "cancel it or wait until it ends",
             run_id=active[0].run_id,
         )
+    states = list(unit_states(ports, tenant_id, endpoint_id))
+    logs = last_by_log(ports, states)
+    source = build_source(ports, tenant_id, endpoint_id) if logs else None
     ports.metadata.delete_endpoint(tenant_id, endpoint_id)
+    if source is not None:
+        drop_logs(source, logs)
+        source.close()
     if record.credential_name is not None:
         ports.credentials.delete(tenant_id, record.credential_name)
-    for state in unit_states(ports, tenant_id, endpoint_id):
+    for state in states:
         ports.kv.delete(tenant_id, state.stream.kv_key())
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from matih_ray.control.authorization import Action, Principal, authorize
 from matih_ray.control.pages import Page, page_of
 from matih_ray.control.ports import Ports
-from matih_ray.errors import ConflictError, StateConflictError
+from matih_ray.errors import ConflictError, NotFoundError, StateConflictError
 from matih_ray.model.ids import TenantId
 from matih_ray.model.sql_session import Interpreted
 from matih_ray.model.stream_job import (
@@ -20,7 +20,7 @@ from matih_ray.model.stream_job import (
     SavepointState,
     StreamJob,
 )
-from matih_ray.model.value import Value
+from matih_ray.model.value import JsonValue, Value
 
 # Two that change a job at the same moment are one turn apart; its owner writes every other second.
 MAX_ATTEMPTS = 20
@@ -53,6 +53,9 @@ class SavepointDraft(Value):
     directory: str | None = None
 
 
+Rows = tuple[tuple[JsonValue, ...], ...]
+
+
 class Scripts(Protocol):
     """Whoever understands scripts."""
 
@@ -71,6 +74,27 @@ class Scripts(Protocol):
             SqlInvalidError: It is wrong, or it is several statements that are no statement set.
             SqlNotSupportedError: It is beyond what is there.
         """
+
+    def start_query(
+        self,
+        tenant_id: TenantId,
+        session_id: str,
+        operation_id: str,
+        earlier: Sequence[str],
+        text: str,
+    ) -> None:
+        """Run a query that was understood, on behalf of an operation; see `SqlOperations`. May
+        return before it has ended."""
+
+    def describe(self, tenant_id: TenantId, earlier: Sequence[str], name: str) -> Rows:
+        """The columns of a declared table or view: name, type, whether it may be NULL, key, extras,
+        watermark. Raises `SqlInvalidError`."""
+
+    def rows(self, tenant_id: TenantId, operation_id: str, page: int) -> Rows:
+        """A page of what a query found, from 0. Raises `NotFoundError`."""
+
+    def forget_rows(self, tenant_id: TenantId, operation_id: str) -> None:
+        """Remove what a query found, if there is anything."""
 
     def savepoint_directory(self, tenant_id: TenantId, wanted: str | None) -> str:
         """Where a tenant's savepoints go.
@@ -92,6 +116,29 @@ class NoScripts:
         """See `Scripts`."""
         del tenant_id, earlier, text
         raise ConflictError("this runtime takes no streaming jobs")
+
+    def start_query(
+        self,
+        tenant_id: TenantId,
+        session_id: str,
+        operation_id: str,
+        earlier: Sequence[str],
+        text: str,
+    ) -> None:
+        """See `Scripts`; nothing was understood."""
+
+    def describe(self, tenant_id: TenantId, earlier: Sequence[str], name: str) -> Rows:
+        """See `Scripts`."""
+        del tenant_id, earlier
+        raise ConflictError(f"this runtime knows no table {name}")
+
+    def rows(self, tenant_id: TenantId, operation_id: str, page: int) -> Rows:
+        """See `Scripts`."""
+        del tenant_id
+        raise NotFoundError(f"operation {operation_id} has no rows {page}")
+
+    def forget_rows(self, tenant_id: TenantId, operation_id: str) -> None:
+        """See `Scripts`; there are none."""
 
     def savepoint_directory(self, tenant_id: TenantId, wanted: str | None) -> str:
         """See `Scripts`."""

@@ -15,13 +15,13 @@ from matih_ray.control.building import build_sink, build_source
 from matih_ray.control.knowledge import note_lineage
 from matih_ray.control.ports import Ports
 from matih_ray.errors import (
-    ConfigurationError,
     FencedError,
     MatihError,
     QuotaSpentError,
     SourceUnavailableError,
 )
 from matih_ray.execution.boundary import unwrap
+from matih_ray.execution.change_log import confirm_log, opened_log
 from matih_ray.execution.checkpoints import StoredCheckpoint, reconcile_previous_run
 from matih_ray.execution.committer import Committer
 from matih_ray.execution.failure_policy import FailurePolicy, GiveUp
@@ -30,6 +30,7 @@ from matih_ray.execution.metrics import process_metrics
 from matih_ray.execution.prefix import PrefixBuffer
 from matih_ray.execution.scheduler import SliceDone, SliceRetried, SliceScheduler
 from matih_ray.execution.sink_pool import SinkPool
+from matih_ray.execution.snapshots import bound_plan, held_snapshot
 from matih_ray.execution.steps import Step, reached
 from matih_ray.execution.targets import sink_target
 from matih_ray.execution.tasks import SliceTask
@@ -54,7 +55,7 @@ from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue
 from matih_ray.planning.planner import make_plan
 from matih_ray.sinks.base import SupportsWork
-from matih_ray.sources.base import AbstractSnapshot, SourceEndpoint, SupportsSnapshot
+from matih_ray.sources.base import AbstractSnapshot, SourceEndpoint
 
 # How long one step of the loop may wait for the cluster; bounds the delay of pause and cancel.
 POLL_S = 0.25
@@ -115,13 +116,14 @@ class RunExecution:
         if plan is None:
             reconcile_previous_run(ports, self._record)
             checkpoint = StoredCheckpoint(ports, stream).value
+            before = None if checkpoint is None else checkpoint.to_dict()
+            checkpoint = opened_log(self._source, unit, checkpoint, self._record)
             plan = self._planned(self._source, unit, checkpoint)
             if plan is None:
                 return
             if not plan.slices and checkpoint is not None:
                 self._finish(RunState.COMPLETED, plan=plan)
                 return
-            before = None if checkpoint is None else checkpoint.to_dict()
             statistics = {**self._record.statistics, CHECKPOINT_BEFORE: before}
             self.ledger.update(plan=plan, statistics=statistics)
         reached(ports.settings, Step.PLANNED, self._record.run_id)
@@ -178,7 +180,7 @@ class RunExecution:
                 record.stream.sink_id,
                 prepared,
                 self.pool,
-                self._parallelism(),
+                1 if plan.one_at_a_time else self._parallelism(),
             )
             try:
                 self._drive(source, plan, committer, scheduler)
@@ -195,10 +197,10 @@ class RunExecution:
         scheduler: SliceScheduler,
     ) -> None:
         """The loop: start slices, collect results, commit prefixes, obey requests."""
-        if not plan.resumable:
-            self._hold_snapshot(source, plan)
-        bind = self._snapshot.bind if self._snapshot is not None else lambda slice_: slice_
-        scheduler.submit(bind(slice_) for slice_ in plan.slices[committer.through :])
+        if not plan.resumable and committer.through < len(plan.slices):
+            self._snapshot = held_snapshot(source, plan)
+            plan = bound_plan(self._snapshot, plan, self.ledger, committer)
+        scheduler.submit(plan.slices[committer.through :])
         buffer: PrefixBuffer[SliceDone] = PrefixBuffer(committer.through)
         # Bounds what a lost planner would have to read again and what one commit has to carry. A
         # plan that cannot be resumed commits once, at its end, and must get there.
@@ -221,10 +223,14 @@ class RunExecution:
             if plan.resumable and buffer.ready and (due or full) and not scheduler.idle:
                 self._commit(committer, buffer.take(), last=False)
                 written, last_commit_s = len(buffer.rest()), time.monotonic()
-        self._end(plan, committer, buffer)
+        self._end(source, plan, committer, buffer)
 
     def _end(
-        self, plan: IngestionPlan, committer: Committer, buffer: PrefixBuffer[SliceDone]
+        self,
+        source: SourceEndpoint,
+        plan: IngestionPlan,
+        committer: Committer,
+        buffer: PrefixBuffer[SliceDone],
     ) -> None:
         if self.signals.lost:
             raise self._taken_over()
@@ -233,6 +239,7 @@ class RunExecution:
         if complete:
             if done or not committer.visible:
                 self._commit(committer, done, last=True)
+            confirm_log(self.ports, source, self._record)
             self._finish(RunState.COMPLETED)
             # not of runs that find nothing: what they would say was said by one that loaded
             self._note_lineage()
@@ -315,13 +322,6 @@ class RunExecution:
             note_lineage(self.ports, self._record.stream)
         except MatihError as error:
             log.warning("lineage_not_noted", code=error.code, detail=error.message)
-
-    def _hold_snapshot(self, source: SourceEndpoint, plan: IngestionPlan) -> None:
-        if not isinstance(source, SupportsSnapshot):
-            raise ConfigurationError(
-                f"{type(source).__name__} plans slices of one snapshot and cannot hold one"
-            )
-        self._snapshot = source.hold_snapshot(plan)
 
     def _stop_requested(self) -> bool:
         return self.signals.lost or self.signals.requested is not None

@@ -78,7 +78,8 @@ def merge_rule(
     order = policy.order_column or (cursor if cursor in schema.names else None)
     if order in key:
         order = None  # the same in all versions of a row
-    rule = MergeRule(key=key, order=order, delete=policy.delete_column)
+    delete = policy.delete_column or (plan.delete_column if plan is not None else None)
+    rule = MergeRule(key=key, order=order, delete=delete)
     needed = [*rule.key, *(name for name in (rule.order, rule.delete) if name is not None)]
     if missing := [name for name in needed if name not in schema.names]:
         raise PlanError(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
 from matih_ray.model.value import JsonValue, Value
 
@@ -24,6 +26,12 @@ class StreamKey(Value):
             f"ingest::{self.vendor}::endpoint::{self.endpoint_id}"
             f"::unit::{self.unit_id}::sink::{self.sink_id}"
         )
+
+    def reader(self) -> str:
+        """The name by which a source knows who reads its log: letters and digits, always the
+        same for the stream and for no other."""
+        text = f"{self.tenant_id}::{self.kv_key()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class Checkpoint(Value):

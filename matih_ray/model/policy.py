@@ -157,6 +157,8 @@ class IngestionPolicy(Value):
     def _agree(self) -> IngestionPolicy:
         if self.run_mode is RunMode.INCREMENTAL and self.write_mode is WriteMode.OVERWRITE:
             raise ValueError("an incremental run adds to a table and cannot overwrite it")
+        if self.run_mode is RunMode.CDC:
+            self._fit_a_log()
         named = (*self.key_columns, self.order_column, self.delete_column)
         merging = [name for name in named if name is not None]
         if merging and self.write_mode is not WriteMode.MERGE:
@@ -172,6 +174,18 @@ class IngestionPolicy(Value):
                 "verify=checksum needs all rows, and schemaChange=discard_row drops some"
             )
         return self
+
+    def _fit_a_log(self) -> None:
+        if self.write_mode is WriteMode.OVERWRITE:
+            raise ValueError("runMode=cdc brings changes of a table and cannot overwrite it")
+        if self.mode is DataMode.CDM:
+            raise ValueError("runMode=cdc loads rows as the source has them; leave mode=cdm out")
+        told = (self.cursor_column, self.order_column, self.delete_column)
+        if any(name is not None for name in told):
+            raise ValueError(
+                "with runMode=cdc the log tells what is newer and what is deleted; leave "
+                "cursorColumn, orderColumn and deleteColumn out"
+            )
 
     @property
     def effective_write_mode(self) -> WriteMode:

@@ -57,8 +57,9 @@ class Savepoint(Value):
 class StreamProgress(Value):
     """What the owner last told. `watermark_holder` is the partition that windows wait for.
     `changed_rows` are updates and deletes where rows can only be appended. `rejected_rows` are
-    those of the side table: late, unreadable and changed ones. `slot_lag_bytes` is how much of its
-    log a database keeps for the job."""
+    those of the side table: late, unreadable and changed ones. `state_bytes` is the size of
+    the last checkpoint; what open windows take now is `state_memory_bytes` and `state_disk_bytes`.
+    `slot_lag_bytes` is how much of its log a database keeps for the job."""
 
     rows_in: int = 0
     rows_out: int = 0
@@ -71,6 +72,8 @@ class StreamProgress(Value):
     checkpoints: int = 0
     checkpoint_s: float = 0.0
     state_bytes: int = 0
+    state_memory_bytes: int = 0
+    state_disk_bytes: int = 0
     slot_lag_bytes: int | None = None
 
 

@@ -23,9 +23,9 @@ def make_plan(
         ValidationError: The policy's cursor contradicts the stored checkpoint.
         SourceError: Probing failed.
     """
-    if policy.run_mode is not RunMode.INCREMENTAL:
+    if policy.run_mode is RunMode.FULL:
         checkpoint = None
-    elif checkpoint is not None:
+    elif policy.run_mode is RunMode.INCREMENTAL and checkpoint is not None:
         _same_cursor(checkpoint, policy, unit)
     if isinstance(source, SupportsIncrementalPlanning):
         plan = source.plan_incremental_slices(unit, checkpoint, policy, policy.target_slice_rows)

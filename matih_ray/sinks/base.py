@@ -18,8 +18,8 @@ What every implementation must keep (see `matih_ray.testing.contracts`):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -43,7 +43,7 @@ class SinkTarget:
     """What a run wants to write to: identity, schema and layout.
 
     `path` is the target's name from the outside in (tenant, endpoint, schema, table). `merge` is
-    there if, and only if, the write mode is merge.
+    there if, and only if, the write mode is merge. `properties` are for a table that is made.
     """
 
     stream: StreamKey
@@ -57,6 +57,7 @@ class SinkTarget:
     merge: MergeRule | None = None
     schema_change: SchemaChange = SchemaChange.FAIL
     finalize: Finalize | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 class PreparedTarget(Value):

@@ -157,6 +157,44 @@ class SupportsSnapshot(Protocol):
         """Open what the plan's slices need and return it; closing it ends their validity."""
 
 
+@runtime_checkable
+class SupportsChangeLog(Protocol):
+    """A source that keeps the changes of a unit for those who read them (run mode `cdc`).
+
+    `reader` is a name made of letters and digits. What a reader has not confirmed is kept for it,
+    at the source's expense, until it is dropped.
+    """
+
+    def open_log(
+        self,
+        unit: EndpointUnitDescriptor,
+        checkpoint: Checkpoint | None,
+        policy: IngestionPolicy,
+        reader: str,
+    ) -> Checkpoint:
+        """See that changes are kept from now on; returns what a plan is to be made from: the
+        checkpoint, or without one where the log begins. Idempotent.
+
+        Raises:
+            ReplicationNotReadyError: The source is not set up for it; says what to do.
+            SourceError: It refuses.
+        """
+
+    def confirm_log(self, checkpoint: Checkpoint) -> None:
+        """What is before a durable checkpoint will not be asked for again. Idempotent.
+
+        Raises:
+            SourceError: The source cannot be told; the next time will do.
+        """
+
+    def drop_log(self, unit_id: UnitId, reader: str) -> None:
+        """Keep nothing for a reader any more. Idempotent.
+
+        Raises:
+            SourceError: The source cannot be told.
+        """
+
+
 @dataclass(frozen=True)
 class FilterOption:
     """One choice: the value that goes into a filter, and its name for people."""

@@ -133,24 +133,46 @@ def finish_kept(
     if kept.num_rows == 0:
         counts_all = aggregate.function == "COUNT_DISTINCT"
         return pa.array([0 if counts_all else None] * groups.num_rows, aggregate.type.arrow)
-    numbers = _group_numbers(kept, groups, keys)
+    numbers = group_numbers(kept, groups, keys)
     if aggregate.function == "COUNT_DISTINCT":
         return pa.array(np.bincount(numbers, minlength=groups.num_rows), pa.int64())
     values = kept.column(aggregate.argument).cast(pa.float64()).to_numpy()
+    found = percentiles(numbers, values, groups.num_rows, aggregate.fraction)
+    return pa.array(found, pa.float64(), mask=np.bincount(numbers, minlength=groups.num_rows) == 0)
+
+
+def percentiles(
+    numbers: np.ndarray, values: np.ndarray, groups: int, fraction: float
+) -> np.ndarray:
+    """The percentile of each group's values, between the two that are next to it; of groups without
+    values anything."""
     order = np.lexsort((values, numbers))
     values, numbers = values[order], numbers[order]
-    counts = np.bincount(numbers, minlength=groups.num_rows)
+    counts = np.bincount(numbers, minlength=groups)
     firsts = np.concatenate(([0], np.cumsum(counts)[:-1]))
-    empty = counts == 0
-    position = firsts + (np.maximum(counts, 1) - 1) * aggregate.fraction
+    # within the group, so that it does not depend on the others how this is rounded
+    position = (np.maximum(counts, 1) - 1) * fraction
     values = np.append(values, 0.0)
-    low, high = np.floor(position).astype(np.int64), np.ceil(position).astype(np.int64)
-    part = position - low
-    found = np.where(low == high, values[low], values[low] * (1 - part) + values[high] * part)
-    return pa.array(found, pa.float64(), mask=empty)
+    part = position - np.floor(position)
+    low = firsts + np.floor(position).astype(np.int64)
+    high = low + (part > 0)
+    found: np.ndarray = np.where(
+        low == high, values[low], values[low] * (1 - part) + values[high] * part
+    )
+    return found
 
 
-def _group_numbers(kept: pa.Table, groups: pa.Table, keys: list[str]) -> np.ndarray:
+def finish_counts(
+    counts: list[pa.Table], groups: pa.Table, keys: list[str], counted: str
+) -> pa.Array:
+    """For each row of `groups` the sum of the column `counted` of all its rows in `counts`."""
+    found = np.zeros(groups.num_rows, np.int64)
+    for table in counts:
+        np.add.at(found, group_numbers(table, groups, keys), table.column(counted).to_numpy())
+    return pa.array(found)
+
+
+def group_numbers(kept: pa.Table, groups: pa.Table, keys: list[str]) -> np.ndarray:
     """The row of `groups` that each kept value belongs to. A group always has rows."""
     numbered = groups.select(keys).append_column(
         "number", pa.array(np.arange(groups.num_rows), pa.int64())

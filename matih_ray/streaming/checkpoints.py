@@ -5,6 +5,9 @@ Operators' tables are Arrow files beside it. It is written last, under another n
 checkpoint that was being written when a process died is none. A savepoint is the same, in a
 directory that nobody cleans up.
 
+Runs of state that operators have in files were put into `shared-<epoch>` before; checkpoints name
+them, and they are removed when none does. A savepoint has its own.
+
 Names begin with the owner's epoch: of two owners of one job, the later one's come first, whatever
 the earlier one goes on writing.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,12 +27,15 @@ import pyarrow.fs
 from matih_ray.errors import ConfigurationError, ConflictError, NotFoundError, StateError
 from matih_ray.model.receipt import CommitMarker
 from matih_ray.model.value import JsonValue, Value
+from matih_ray.streaming.backends.runs import Run
 from matih_ray.streaming.operators import State
+from matih_ray.streaming.storage import filesystem_of, mapped, transfer
 
 FORMAT = 1
 METADATA = "_metadata"
 # The last ones, so that one that turns out to be broken is not the end.
 KEPT = 3
+_SHARED = re.compile(r"shared-(\d{9})")
 _NAME = re.compile(r"chk-(\d{9})-(\d{9})-[0-9a-f]{8}")
 
 
@@ -46,6 +52,7 @@ class Part(Value):
 
     value: JsonValue = None
     tables: dict[str, TableFile] = {}
+    runs: tuple[Run, ...] = ()  # their files by paths from the checkpoints' directory
 
 
 class Metadata(Value):
@@ -66,8 +73,14 @@ class Metadata(Value):
 
     @property
     def state_bytes(self) -> int:
-        """Size of all tables."""
-        return sum(one.bytes for part in self.parts.values() for one in part.tables.values())
+        """Size of all tables and runs."""
+        tables = sum(one.bytes for part in self.parts.values() for one in part.tables.values())
+        return tables + sum(self.runs.values())
+
+    @property
+    def runs(self) -> dict[str, int]:
+        """The size of each file of runs."""
+        return {run.file: run.bytes for part in self.parts.values() for run in part.runs}
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ class CheckpointDirectory:
 
     def names(self) -> list[Name]:
         """All checkpoints that were begun, the latest first."""
-        with _mapped(f"list {self.uri}"):
+        with mapped(f"list {self.uri}"):
             found = self._files.get_file_info(
                 pyarrow.fs.FileSelector(self._root, allow_not_found=True)
             )
@@ -127,23 +140,51 @@ class CheckpointDirectory:
 
     def states(self, name: Name, metadata: Metadata) -> dict[str, State]:
         """The states that a checkpoint holds."""
-        return _states(self._files, f"{self._root}/{name.text}", metadata)
+        return _states(self._files, f"{self._root}/{name.text}", self.uri, metadata)
+
+    def shared(self, epoch: int) -> str:
+        """Where an owner's runs of state go."""
+        return f"{self.uri}/shared-{epoch:09d}"
 
     def write(self, metadata: Metadata, states: dict[str, State]) -> Metadata:
         """Write a checkpoint; it is durable when this returns."""
         text = f"chk-{metadata.epoch:09d}-{metadata.number:09d}-{uuid.uuid4().hex[:8]}"
-        return _write(self._files, f"{self._root}/{text}", metadata, states)
+        return _write(self._files, f"{self._root}/{text}", self.uri, metadata, states)
 
     def forget(self, epoch: int) -> None:
         """Remove all but the last checkpoints; those of later owners are none of ours."""
         mine = [name for name in self.names() if name.epoch <= epoch]
         for name in mine[KEPT:]:
-            with _mapped(f"remove {name.text}"):
+            with mapped(f"remove {name.text}"):
                 # without its metadata first, so that half of it is none
                 info = self._files.get_file_info(f"{self._root}/{name.text}/{METADATA}")
                 if info.type == pyarrow.fs.FileType.File:
                     self._files.delete_file(info.path)
                 self._files.delete_dir(f"{self._root}/{name.text}")
+        self._forget_runs(epoch)
+
+    def _forget_runs(self, epoch: int) -> None:
+        """Remove runs that no checkpoint names. Later owners' may be named soon."""
+        with mapped(f"list {self.uri}"):
+            found = self._files.get_file_info(pyarrow.fs.FileSelector(self._root))
+            mine = [
+                one.path
+                for one in found
+                if (match := _SHARED.fullmatch(one.base_name)) and int(match[1]) <= epoch
+            ]
+            files = [
+                one.path
+                for path in mine
+                for one in self._files.get_file_info(pyarrow.fs.FileSelector(path))
+            ]
+        if not files:
+            return
+        kept = [self.metadata(name) for name in self.names()]
+        named = {f"{self._root}/{file}" for one in kept if one is not None for file in one.runs}
+        for path in files:
+            if path not in named:
+                with mapped(f"remove {path}"):
+                    self._files.delete_file(path)
 
 
 def write_savepoint(uri: str, metadata: Metadata, states: dict[str, State]) -> str:
@@ -154,8 +195,19 @@ def write_savepoint(uri: str, metadata: Metadata, states: dict[str, State]) -> s
     """
     where = f"{uri.rstrip('/')}/savepoint-{metadata.job_id[:6]}-{uuid.uuid4().hex[:12]}"
     files, root = filesystem_of(where)
-    _write(files, root, metadata, states)
+    own = {name: replace(one, runs=_taken(one.runs, where)) for name, one in states.items()}
+    _write(files, root, where, metadata, own)
     return where
+
+
+def _taken(runs: tuple[Run, ...], where: str) -> tuple[Run, ...]:
+    """Runs with files of their own below a directory."""
+    found = []
+    for run in runs:
+        own = run.model_copy(update={"file": f"{where}/{run.name}"})
+        transfer(run.file, own.file)
+        found.append(own)
+    return tuple(found)
 
 
 def read_savepoint(uri: str) -> tuple[Metadata, dict[str, State]]:
@@ -165,49 +217,27 @@ def read_savepoint(uri: str) -> tuple[Metadata, dict[str, State]]:
         NotFoundError: There is none.
         StateError: It cannot be read.
     """
-    files, root = filesystem_of(uri.rstrip("/"))
+    uri = uri.rstrip("/")
+    files, root = filesystem_of(uri)
     metadata = _metadata(files, root)
     if metadata is None:
         raise NotFoundError(f"there is no savepoint at {uri}", path=uri)
-    return metadata, _states(files, root, metadata)
-
-
-def filesystem_of(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The filesystem of a URI, or of a local path, and the path in it.
-
-    Raises:
-        ConfigurationError: Not a URI that can be used.
-    """
-    try:
-        if "://" in uri:
-            files, path = pyarrow.fs.FileSystem.from_uri(uri)
-            return files, str(path)
-        return pyarrow.fs.LocalFileSystem(), str(Path(uri).absolute())
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigurationError(f"checkpoints cannot be in {uri!r}: {error}") from None
-
-
-class _mapped:  # noqa: N801 - read as a verb, like `contextlib.suppress`
-    """Let a filesystem's errors leave as ours."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        del kind, trace
-        if isinstance(error, OSError | pa.ArrowException):
-            raise StateError(f"cannot {self._doing}: {error}") from None
+    # a checkpoint's runs are beside it, a savepoint's within
+    base = uri.rpartition("/")[0] if _NAME.fullmatch(uri.rpartition("/")[2]) else uri
+    return metadata, _states(files, root, base, metadata)
 
 
 def _write(
-    files: pyarrow.fs.FileSystem, root: str, metadata: Metadata, states: dict[str, State]
+    files: pyarrow.fs.FileSystem,
+    root: str,
+    base: str,
+    metadata: Metadata,
+    states: dict[str, State],
 ) -> Metadata:
-    with _mapped(f"write checkpoint {root}"):
+    """Write what is in memory; files of runs are below `base` already."""
+    with mapped(f"write checkpoint {root}"):
         files.create_dir(root, recursive=True)
-        parts = {name: _part(files, root, name, state) for name, state in states.items()}
+        parts = {name: _part(files, root, base, name, state) for name, state in states.items()}
         metadata = metadata.model_copy(update={"parts": parts})
         text = metadata.model_dump_json(by_alias=True, indent=1).encode()
         with files.open_output_stream(f"{root}/.{METADATA}") as stream:
@@ -216,7 +246,7 @@ def _write(
     return metadata
 
 
-def _part(files: pyarrow.fs.FileSystem, root: str, name: str, state: State) -> Part:
+def _part(files: pyarrow.fs.FileSystem, root: str, base: str, name: str, state: State) -> Part:
     tables = {}
     for number, (key, table) in enumerate(state.tables.items()):
         file = f"{name}-{number}.arrow"
@@ -226,11 +256,14 @@ def _part(files: pyarrow.fs.FileSystem, root: str, name: str, state: State) -> P
                 writer.write_table(table)
             size = stream.tell()
         tables[key] = TableFile(file=file, rows=table.num_rows, bytes=size)
-    return Part(value=state.value, tables=tables)
+    runs = (
+        run.model_copy(update={"file": run.file.removeprefix(f"{base}/")}) for run in state.runs
+    )
+    return Part(value=state.value, tables=tables, runs=tuple(runs))
 
 
 def _metadata(files: pyarrow.fs.FileSystem, root: str) -> Metadata | None:
-    with _mapped(f"read checkpoint {root}"):
+    with mapped(f"read checkpoint {root}"):
         info = files.get_file_info(f"{root}/{METADATA}")
         if info.type != pyarrow.fs.FileType.File:
             return None
@@ -242,17 +275,21 @@ def _metadata(files: pyarrow.fs.FileSystem, root: str) -> Metadata | None:
     return found
 
 
-def _states(files: pyarrow.fs.FileSystem, root: str, metadata: Metadata) -> dict[str, State]:
+def _states(
+    files: pyarrow.fs.FileSystem, root: str, base: str, metadata: Metadata
+) -> dict[str, State]:
+    """What is in memory, and where the runs are."""
     states = {}
     for name, part in metadata.parts.items():
         tables = {}
         for key, file in part.tables.items():
             path = f"{root}/{file.file}"
-            with _mapped(f"read {path}"), files.open_input_file(path) as stream:
+            with mapped(f"read {path}"), files.open_input_file(path) as stream:
                 tables[key] = pa.ipc.open_file(stream).read_all()
             if tables[key].num_rows != file.rows:
                 raise StateError(f"{root}/{file.file} does not hold the rows it should")
-        states[name] = State(tables, part.value)
+        runs = (run.model_copy(update={"file": f"{base}/{run.file}"}) for run in part.runs)
+        states[name] = State(tables, part.value, tuple(runs))
     return states
 
 

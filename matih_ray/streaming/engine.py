@@ -33,7 +33,7 @@ from matih_ray.streaming.connectors.catalog_tables import Owner
 from matih_ray.streaming.connectors.sinks import TableSink
 from matih_ray.streaming.operators import State
 from matih_ray.streaming.side_sink import SidedSink
-from matih_ray.streaming.steps import Counts
+from matih_ray.streaming.steps import Counts, StateSize
 
 # How long a turn waits for rows: what has come by then is one batch.
 TURN_S = 0.25
@@ -64,8 +64,12 @@ class Work(Protocol):
     def holds(self) -> bool:
         """Whether something that must stay whole is under way, so that no snapshot may be taken."""
 
-    def snapshot(self) -> dict[str, State]:
-        """The states behind everything that the sink has got, which is everything that was read."""
+    def snapshot(self, shared: str | None = None) -> dict[str, State]:
+        """The states behind everything that the sink has got, which is everything that was read.
+        What they have in files is durable below `shared`, unless that is None."""
+
+    def state_size(self) -> StateSize:
+        """What open windows take."""
 
     def lag_bytes(self) -> int | None:
         """What sources keep because it was not acknowledged; None if nobody knows."""
@@ -104,7 +108,8 @@ class Progress:
     rows_out: int = 0
     checkpoints: int = 0
     checkpoint_s: float = 0.0
-    state_bytes: int = 0
+    state_bytes: int = 0  # of the last checkpoint
+    size: StateSize = field(default_factory=StateSize)
     watermark: int | None = None
     holder: str | None = None
     lag_bytes: int | None = None
@@ -241,7 +246,8 @@ class Engine:
         started_s = time.monotonic()
         before = self.sink.marker
         self.at_step("preparing")
-        states = self.pipeline.snapshot()  # first: it brings what is under way to the sink
+        shared = self.directory.shared(self.owner.epoch) if self.directory is not None else None
+        states = self.pipeline.snapshot(shared)  # first: it brings what is under way to the sink
         prepared = self.sink.prepare(always=always)
         self._number += 1
         metadata = self._metadata(prepared, before)
@@ -305,3 +311,4 @@ class Engine:
         """What is told about event time: the source that is behind, and its partition."""
         self.progress.watermark, self.progress.holder = self.pipeline.behind()
         self.progress.lag_bytes = self.pipeline.lag_bytes()
+        self.progress.size = self.pipeline.state_size()

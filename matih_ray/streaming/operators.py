@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from matih_ray.model.value import JsonValue
-from matih_ray.streaming.aggregates import (
-    KEPT,
-    Aggregate,
-    finish_kept,
-    kept_values,
-    merged_table,
-    partial_table,
-)
+from matih_ray.streaming.aggregates import Aggregate
+from matih_ray.streaming.backends.base import Due, Layout, OpenState, Tables
+from matih_ray.streaming.backends.memory import MemoryState
+from matih_ray.streaming.backends.runs import Run
 from matih_ray.streaming.watermarks import BEGINNING
-from matih_ray.streaming.windows import Sessions, Times, WindowSpec
+from matih_ray.streaming.windows import WINDOW, Sessions, Times, WindowSpec
 
-WINDOW, START, END_COLUMN, TIME = "window_id", "window_start", "window_end", "event_time"
-# Partial aggregates of batches are merged when they are this many times the merged ones: merging
-# then costs a constant share of the work, and memory at most this many times what it must be.
-MERGE_GROWTH = 4
-MERGE_MIN_ROWS = 100_000
-
+START, END_COLUMN, TIME = "window_start", "window_end", "event_time"
+SESSIONS, MERGED = "sessions", "merged"  # tables of a state, beside the backend's
 
 Kinds = npt.NDArray[np.int8]
 NO_ROWS: Times = np.empty(0, np.int64)
@@ -65,18 +56,19 @@ class Chunk:
 
 @dataclass(frozen=True)
 class State:
-    """What an operator must have to go on: tables, and a JSON value."""
+    """What an operator must have to go on: tables, a JSON value, and runs of tables in files."""
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     value: JsonValue = None
+    runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
 class Closed:
-    """What a chunk led to: windows that closed, and rows whose windows had all closed before, by
-    their numbers in the chunk."""
+    """What a chunk led to: windows that closed, in pieces to be taken before the next chunk, and
+    rows whose windows had all closed before, by their numbers in the chunk."""
 
-    windows: pa.Table | None
+    windows: Iterator[pa.Table]
     late: Times
 
 
@@ -100,17 +92,16 @@ class WindowOperator:
     """
 
     def __init__(
-        self, spec: WindowSpec, keys: tuple[str, ...], aggregates: tuple[Aggregate, ...]
+        self,
+        spec: WindowSpec,
+        keys: tuple[str, ...],
+        aggregates: tuple[Aggregate, ...],
+        open_state: OpenState = MemoryState,
     ) -> None:
         self._spec = spec
-        self._keys = [*keys, WINDOW]
-        self._aggregates = aggregates
+        self._layout = Layout(keys, aggregates)
         self._sessions = Sessions(spec.size_ms) if spec.kind == "SESSION" else None
-        self._partial: list[pa.Table] = []
-        self._kept: dict[str, list[pa.Table]] = {
-            one.output: [] for one in aggregates if one.function in KEPT
-        }
-        self._merged_rows = 0
+        self.state = open_state(self._layout, self._sessions)
         self._watermark = BEGINNING
 
     def process(self, chunk: Chunk) -> Closed:
@@ -119,12 +110,9 @@ class WindowOperator:
         self._watermark = max(self._watermark, chunk.after)
         return Closed(self._fire(), late)
 
-    def absorb(self, partial: pa.Table, kept: Mapping[str, pa.Table]) -> None:
-        """Take partial aggregates that were made elsewhere, of windows that have not fired."""
-        self._partial.append(partial)
-        for name, table in kept.items():
-            self._kept[name].append(table)
-        self._merge_when_grown()
+    def absorb(self, tables: Tables) -> None:
+        """Take what another operator made of rows, of windows that have not fired."""
+        self.state.add(tables)
 
     @property
     def watermark(self) -> int:
@@ -133,15 +121,15 @@ class WindowOperator:
 
     def snapshot(self, keys: pa.Schema) -> State:
         """The open windows; `keys` are the types of the key columns."""
-        tables: dict[str, pa.Table] = {}
-        if self._partial:
-            self._merge()
-            tables["partial"] = self._partial[0]
-        tables |= {f"kept:{name}": part for name, parts in self._kept.items() for part in parts}
+        tables, runs = self.state.snapshot()
         value: dict[str, JsonValue] = {"watermark": self._watermark}
         if self._sessions is not None:
-            tables["sessions"], value["next_session"] = self._sessions.snapshot(keys)
-        return State(tables, value)
+            tables[SESSIONS], value["next_session"] = self._sessions.snapshot(keys)
+            if runs:
+                tables[MERGED] = self._sessions.merged()
+            else:
+                self._sessions.forget_merged()
+        return State(tables, value, runs)
 
     def restore(self, state: State) -> None:
         """Go on from a snapshot."""
@@ -149,12 +137,9 @@ class WindowOperator:
         self._watermark = int(str(state.value["watermark"]))
         if self._sessions is not None:
             first = int(str(state.value["next_session"]))
-            self._sessions.restore(state.tables["sessions"], first)
-        self._partial = [state.tables["partial"]] if "partial" in state.tables else []
-        for name in self._kept:
-            part = state.tables.get(f"kept:{name}")
-            self._kept[name] = [part] if part is not None else []
-        self._merged_rows = sum(table.num_rows for table in state.tables.values())
+            merged = state.tables.get(MERGED)
+            self._sessions.restore(state.tables[SESSIONS], first, merged)
+        self.state.restore(state.tables, state.runs)
 
     def _add(self, chunk: Chunk) -> Times:
         times = chunk.batch.column(TIME).to_numpy()
@@ -165,7 +150,7 @@ class WindowOperator:
             table = table.take(pa.array(rows))
         table = table.append_column(WINDOW, pa.array(windows))
         if table.num_rows:
-            self._keep(table)
+            self.state.add(self._layout.of_rows(table))
         return np.flatnonzero(is_late)
 
     def _assign(
@@ -173,7 +158,7 @@ class WindowOperator:
     ) -> tuple[Times, Times, np.ndarray]:
         """Row numbers and windows, and which rows are late. A row may be in several windows."""
         if self._sessions is not None:
-            names = self._keys[:-1]
+            names = self._layout.keys
             columns = [batch.column(name).to_pylist() for name in names]
             keys = list(zip(*columns, strict=True)) if names else [()] * len(times)
             numbers = self._sessions.assign(keys, times, met)
@@ -181,75 +166,25 @@ class WindowOperator:
             return rows, numbers[rows], numbers < 0
         return live_windows(self._spec, times, met)
 
-    def _keep(self, table: pa.Table) -> None:
-        self._partial.append(partial_table(table, self._keys, self._aggregates))
-        for one in self._aggregates:
-            if one.function in KEPT:
-                self._kept[one.output].append(kept_values(table, self._keys, one))
-        self._merge_when_grown()
-
-    def _merge_when_grown(self) -> None:
-        rows = sum(len(part) for part in self._partial)
-        rows += sum(len(part) for parts in self._kept.values() for part in parts)
-        if rows > max(MERGE_MIN_ROWS, MERGE_GROWTH * self._merged_rows):
-            self._merge()
-
-    def _merge(self) -> None:
-        self._partial = [merged_table(self._renamed(self._partial), self._keys)]
-        for one in self._aggregates:
-            if one.function in KEPT and self._kept[one.output]:
-                kept = self._renamed(self._kept[one.output])
-                self._kept[one.output] = [kept_values(kept, self._keys, one)]
-        self._merged_rows = sum(len(part) for part in self._partial)
-        self._merged_rows += sum(len(part) for parts in self._kept.values() for part in parts)
-
-    def _renamed(self, parts: list[pa.Table]) -> pa.Table:
-        """All parts as one; sessions that have merged get one number."""
-        table = pa.concat_tables(parts)
-        if self._sessions is None:
-            return table
-        numbers = self._sessions.current(table.column(WINDOW).to_numpy())
-        place = table.column_names.index(WINDOW)
-        return table.set_column(place, WINDOW, pa.array(numbers))
-
-    def _fire(self) -> pa.Table | None:
-        sessions = self._sessions.fire(self._watermark) if self._sessions is not None else None
-        if not self._partial or not (sessions or self._is_due()):
-            return None
-        self._merge()
-        groups = self._taken(self._partial, sessions)
-        columns = {name: groups.column(name) for name in self._keys[:-1]}
-        columns[START], columns[END_COLUMN] = self._bounds(groups, sessions)
-        for one in self._aggregates:
-            if one.function in KEPT:
-                kept = self._taken(self._kept[one.output], sessions)
-                columns[one.output] = finish_kept(kept, groups, self._keys, one)
-            else:
-                columns[one.output] = one.finish(groups)
-        order = [(END_COLUMN, "ascending"), (START, "ascending")]
-        return pa.table(columns).sort_by(order)
-
-    def _is_due(self) -> bool:
+    def _fire(self) -> Iterator[pa.Table]:
+        due, sessions = Due(self._watermark), None
         if self._sessions is not None:
-            return False
-        first = min(pc.min(part.column(WINDOW)).as_py() for part in self._partial)
-        return bool(first - 1 <= self._watermark)
+            sessions = self._sessions.fire(self._watermark)
+            if not sessions:
+                return
+            numbers = self._sessions.numbers(sessions)
+            due = Due(self._watermark, frozenset(sessions), numbers)
+        for groups in self.state.fire(due):
+            yield self._bounded(groups, sessions)
+        if self._sessions is not None and sessions:
+            self._sessions.forget(sessions)
 
-    def _taken(
-        self, parts: list[pa.Table], sessions: dict[int, tuple[int, int]] | None
-    ) -> pa.Table:
-        """What is due, which `parts` lose."""
-        if not parts:
-            return pa.table({})
-        (table,) = parts
-        windows = table.column(WINDOW)
-        if sessions is None:
-            due = pc.less_equal(pc.subtract(windows, 1), self._watermark)
-        else:
-            due = pc.is_in(windows, pa.array(list(sessions), pa.int64()))
-        left = table.filter(pc.invert(due))
-        parts[:] = [left] if left.num_rows else []
-        return table.filter(due)
+    def _bounded(self, groups: pa.Table, sessions: dict[int, tuple[int, int]] | None) -> pa.Table:
+        """With the bounds of windows instead of their numbers, in the order of time."""
+        columns = {name: groups.column(name) for name in self._layout.keys}
+        columns[START], columns[END_COLUMN] = self._bounds(groups, sessions)
+        columns |= {one.output: groups.column(one.output) for one in self._layout.aggregates}
+        return pa.table(columns).sort_by([(END_COLUMN, "ascending"), (START, "ascending")])
 
     def _bounds(
         self, groups: pa.Table, sessions: dict[int, tuple[int, int]] | None

@@ -236,6 +236,8 @@ def progress_of(engine: Engine) -> StreamProgress:
         checkpoints=progress.checkpoints,
         checkpoint_s=round(progress.checkpoint_s, 3),
         state_bytes=progress.state_bytes,
+        state_memory_bytes=progress.size.memory_bytes,
+        state_disk_bytes=progress.size.disk_bytes,
         slot_lag_bytes=progress.lag_bytes,
     )
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 from matih_ray.streaming.connectors.shares import Share
 from matih_ray.streaming.operators import Chunk, Kinds, State
 from matih_ray.streaming.rescaling import merged_sources, merged_windows, window_share
-from matih_ray.streaming.steps import Aside, Counts, Push
+from matih_ray.streaming.steps import Aside, Counts, Push, StateSize
 from matih_ray.streaming.tasks import Fired, SourceTask, TaskPlan, Told, WindowTask
 from matih_ray.streaming.watermarks import BEGINNING, END, lowest
 
@@ -83,6 +83,7 @@ class ParallelPipeline:
     _reached: int = BEGINNING
     _polling: _Turn | None = None
     _firing: list[Answer] = field(default_factory=list)
+    _size: StateSize = field(default_factory=StateSize)
 
     def restore(self, states: Mapping[str, State]) -> None:
         """Go on from a snapshot of any number of tasks; before `open`."""
@@ -123,8 +124,12 @@ class ParallelPipeline:
         known = [told.lag_bytes for told in self._last if told.lag_bytes is not None]
         return sum(known) if known else None
 
-    def snapshot(self) -> dict[str, State]:
-        """The states of all tasks, behind the turns that have begun."""
+    def state_size(self) -> StateSize:
+        """What open windows took a turn ago, in the processes of all window tasks."""
+        return self._size
+
+    def snapshot(self, shared: str | None = None) -> dict[str, State]:
+        """The states of all tasks, behind the turns that have begun; see `Pipeline.snapshot`."""
         while self._polling is not None or self.holds():
             self._take_turn(_HOLD_S)
         self._take_fired()
@@ -132,7 +137,7 @@ class ParallelPipeline:
         promises = [crew.ask_source(one, "snapshot") for one in self._tasks]
         found = merged_sources(crew.answers(promises))
         if self.plan.window is not None:
-            promises = [crew.ask_window(one, "snapshot") for one in self._tasks]
+            promises = [crew.ask_window(one, "snapshot", shared) for one in self._tasks]
             found[WINDOW] = merged_windows([one[WINDOW] for one in crew.answers(promises)])
         return found
 
@@ -221,6 +226,8 @@ class ParallelPipeline:
         """Wait for what the window tasks have of the turn before."""
         firing, self._firing = self._firing, []
         fired: list[Fired] = self._hired.answers(firing) if firing else []
+        if fired:
+            self._size = sum((one.size for one in fired), StateSize())
         for one in fired:
             self.counts.late += one.late
             self._reject(one.rejects)
@@ -260,3 +267,5 @@ class LocalCrew:
         """See `Crew`."""
         for source in self._sources:
             source.close()
+        for windows in self._windows:
+            windows.close()

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from matih_ray.errors import StreamRowError
 from matih_ray.model.value import JsonValue
 from matih_ray.sources.host_policy import HostPolicy
+from matih_ray.streaming.backends.opening import StateBackend
 from matih_ray.streaming.connectors.opening import keeps_rejects, reader_of
 from matih_ray.streaming.connectors.options import duration_ms
 from matih_ray.streaming.connectors.reader import (
@@ -35,6 +36,7 @@ from matih_ray.streaming.steps import (
     Counts,
     Push,
     Stateful,
+    StateSize,
     UnionStep,
     WindowStep,
     calculated,
@@ -68,6 +70,7 @@ class Pipeline:
     policy: HostPolicy = field(default_factory=HostPolicy)
     aside: Aside = field(default_factory=Aside)
     counts: Counts = field(default_factory=Counts)
+    backend: StateBackend = field(default_factory=StateBackend)
     share: Share = WHOLE
     above: int = 0
     cut: bool = False
@@ -105,8 +108,12 @@ class Pipeline:
         known = [lag for lag in found if lag is not None]
         return sum(known) if known else None
 
-    def snapshot(self) -> dict[str, State]:
-        """The states of all parts; between two turns."""
+    def snapshot(self, shared: str | None = None) -> dict[str, State]:
+        """The states of all parts; between two turns. What they have in files outlives this process
+        below `shared`, if that is told."""
+        for window in self.windows:
+            if shared is not None:
+                window.operator.state.persist(shared)
         return {name: part.snapshot() for name, part in self.parts.items()}
 
     def restore(self, states: Mapping[str, State]) -> None:
@@ -114,6 +121,13 @@ class Pipeline:
         for name, part in self.parts.items():
             if name in states:
                 part.restore(states[name])
+
+    def state_size(self) -> StateSize:
+        """What open windows take now."""
+        states = [window.operator.state for window in self.windows]
+        return StateSize(
+            sum(one.memory_bytes for one in states), sum(one.disk_bytes for one in states)
+        )
 
     def acknowledge(self) -> None:
         """What was read until now is durable."""
@@ -127,9 +141,11 @@ class Pipeline:
         return one.watermarks.current, one.watermarks.holder
 
     def close(self) -> None:
-        """Release connections."""
+        """Release connections and files of state."""
         for source in self.sources:
             source.reader.close()
+        for window in self.windows:
+            window.operator.state.close()
 
     def _build(self, node: Node, push: Push) -> None:
         if isinstance(node, Scan):
@@ -144,7 +160,7 @@ class Pipeline:
             for number, one in enumerate(node.inputs):
                 self._build(one, partial(union.take, number))
         else:
-            window = WindowStep(node, self.counts, self.aside, push)
+            window = WindowStep(node, self.counts, self.aside, push, self.backend.open)
             self.parts[f"window-{len(self.parts)}"] = window
             self.windows.append(window)
             if not self.cut:

@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 
 from matih_ray.model.value import JsonValue
+from matih_ray.streaming.backends.runs import SESSIONS_IN_SLOT, SUBPARTS
 from matih_ray.streaming.connectors.shares import Share
-from matih_ray.streaming.key_groups import key_groups, owners
-from matih_ray.streaming.operators import WINDOW, State
+from matih_ray.streaming.key_groups import KEY_GROUPS, key_groups, owners
+from matih_ray.streaming.operators import MERGED, SESSIONS, State
 from matih_ray.streaming.watermarks import BEGINNING
+from matih_ray.streaming.windows import WINDOW
 
-SESSIONS = "sessions"
-_NUMBER = "number"
+# The columns of each table that are numbers of sessions.
+_NUMBERS = {SESSIONS: ("number",), MERGED: ("number", "into")}
 
 
 def merged_sources(states: Sequence[Mapping[str, State]]) -> dict[str, State]:
@@ -56,37 +58,54 @@ def merged_windows(states: Sequence[State]) -> State:
     """The states of all window tasks as that of one that has all keys; sessions get new numbers."""
     tables: dict[str, list[pa.Table]] = {}
     values = [_dict(state.value) for state in states]
+    runs = []
     first = 0
-    for state, value in zip(states, values, strict=True):
+    for index, (state, value) in enumerate(zip(states, values, strict=True)):
         has_sessions = SESSIONS in state.tables
         for name, table in state.tables.items():
-            column = _NUMBER if name == SESSIONS else WINDOW
-            moved = _moved(table, column, first) if has_sessions else table
-            tables.setdefault(name, []).append(moved)
-        first += int(str(value.get("next_session", 0)))
+            columns = _NUMBERS.get(name, (WINDOW,)) if has_sessions else ()
+            tables.setdefault(name, []).append(_moved(table, columns, first))
+        mine = _parts(Share(index, len(states)))
+        runs += [run.shared(*mine, shift=first) for run in state.runs]
+        # whole slots further, so that slots of runs stay slots
+        slots = -(-int(str(value.get("next_session", 0))) // SESSIONS_IN_SLOT)
+        first += slots * SESSIONS_IN_SLOT
     value = {"watermark": max(int(str(one["watermark"])) for one in values)}
     if "next_session" in values[0]:
         value["next_session"] = first
-    return State({name: pa.concat_tables(parts) for name, parts in tables.items()}, {**value})
+    whole = {name: pa.concat_tables(parts) for name, parts in tables.items()}
+    return State(whole, {**value}, tuple(runs))
 
 
 def window_share(state: State, keys: Sequence[str], share: Share) -> State:
     """What one of several window tasks has of the state of all: its key groups."""
     tables = {}
     for name, table in state.tables.items():
+        if name == MERGED:  # whose sessions have no key here; each takes what it knows of
+            tables[name] = table
+            continue
         # the sessions' key columns are the first ones, under names of their own
         columns = table.column_names[: len(keys)] if name == SESSIONS else keys
         mine = owners(key_groups(table, columns), share.count) == share.index
         kept = table.filter(pa.array(mine))
         if kept.num_rows or name == SESSIONS:
             tables[name] = kept
-    return State(tables, state.value)
+    runs = [run.shared(*_parts(share)) for run in state.runs]
+    return State(tables, state.value, tuple(run for run in runs if run.batches))
 
 
-def _moved(table: pa.Table, column: str, by: int) -> pa.Table:
-    place = table.column_names.index(column)
-    numbers = table.column(column).to_numpy() + np.int64(by)
-    return table.set_column(place, column, pa.array(numbers, pa.int64()))
+def _parts(share: Share) -> tuple[int, int]:
+    """The parts of runs that one of several window tasks has: see `key_groups.owners`."""
+    groups = [-(-KEY_GROUPS * at // share.count) for at in (share.index, share.index + 1)]
+    return groups[0] * SUBPARTS, groups[1] * SUBPARTS
+
+
+def _moved(table: pa.Table, columns: Sequence[str], by: int) -> pa.Table:
+    for column in columns:
+        place = table.column_names.index(column)
+        numbers = table.column(column).to_numpy() + np.int64(by)
+        table = table.set_column(place, column, pa.array(numbers, pa.int64()))
+    return table
 
 
 def _dict(value: JsonValue) -> dict[str, JsonValue]:

@@ -34,7 +34,8 @@ from matih_ray.model.stream_job import StreamJob, StreamJobState, StreamProgress
 from matih_ray.settings import Settings
 from matih_ray.state.factory import process_stores
 from matih_ray.streaming.owner import StreamJobOwner, ended, now
-from matih_ray.streaming.submission import TenantScripts
+from matih_ray.streaming.queries import run_query
+from matih_ray.streaming.submission import QueryTask, TenantScripts
 from matih_ray.streaming.tasks import SourceTask, WindowTask
 from matih_ray.telemetry import bind, configure_logging
 
@@ -268,6 +269,13 @@ def ensure_stream_supervisor(settings: Settings) -> Any:
     ).remote(settings)
 
 
+def start_query(settings: Settings, task: QueryTask) -> None:
+    """Run a query in a worker process, which reserves no CPU: it mostly waits for a source. A
+    process that dies is told by the operation's record, which is overdue then."""
+    _remote_query.remote(settings, task)
+
+
+_remote_query = ray.remote(num_cpus=0, max_retries=0)(run_query)
 SupervisorActor = ray.remote(StreamSupervisor)
 StreamJobActor = ray.remote(StreamJobProcess)
 StreamWorkerActor = ray.remote(concurrency_groups={_SOURCE: 1, _WINDOWS: 1})(StreamWorker)

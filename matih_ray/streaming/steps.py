@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from matih_ray.errors import SqlNotSupportedError
+from matih_ray.streaming.backends.base import OpenState
+from matih_ray.streaming.backends.memory import MemoryState
 from matih_ray.streaming.connectors.reader import BadRow
 from matih_ray.streaming.operators import (
     END_COLUMN,
@@ -40,6 +42,17 @@ class Counts:
     bad: int = 0
     late: int = 0
     changed: int = 0
+
+
+@dataclass(frozen=True)
+class StateSize:
+    """Bytes of open windows, where they are."""
+
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+    def __add__(self, other: StateSize) -> StateSize:
+        return StateSize(self.memory_bytes + other.memory_bytes, self.disk_bytes + other.disk_bytes)
 
 
 @dataclass(frozen=True)
@@ -95,8 +108,15 @@ class UnionStep:
 class WindowStep:
     """Windows that close go on, late rows aside."""
 
-    def __init__(self, node: WindowAggregation, counts: Counts, aside: Aside, push: Push) -> None:
-        self.operator = WindowOperator(node.spec, node.keys, node.aggregates)
+    def __init__(
+        self,
+        node: WindowAggregation,
+        counts: Counts,
+        aside: Aside,
+        push: Push,
+        open_state: OpenState = MemoryState,
+    ) -> None:
+        self.operator = WindowOperator(node.spec, node.keys, node.aggregates, open_state)
         self._schema = pa.schema([(name, kind.arrow) for name, kind in node.schema.items()])
         self._keys = pa.schema([(name, node.schema[name].arrow) for name in node.keys])
         self._counts = counts
@@ -108,8 +128,8 @@ class WindowStep:
         refuse_changes(chunk)
         closed = self.operator.process(chunk)
         tell_late(chunk, closed.late, self._counts, self._aside)
-        if closed.windows is not None:
-            for batch in _timed(closed.windows).cast(self._schema).to_batches(BATCH_ROWS):
+        for windows in closed.windows:
+            for batch in _timed(windows).cast(self._schema).to_batches(BATCH_ROWS):
                 self._push(Chunk(batch, np.full(batch.num_rows, BEGINNING), BEGINNING))
         if chunk.after == END:
             self._push(Chunk(empty(self._schema), NO_ROWS, END))

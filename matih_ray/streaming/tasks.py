@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from matih_ray.errors import SqlNotSupportedError
 from matih_ray.sources.host_policy import HostPolicy
-from matih_ray.streaming.aggregates import KEPT, kept_values, partial_table
+from matih_ray.streaming.backends.base import PARTIAL, Layout, Tables
+from matih_ray.streaming.backends.opening import StateBackend
 from matih_ray.streaming.connectors.shares import Share
 from matih_ray.streaming.key_groups import key_groups, owners
 from matih_ray.streaming.operators import (
     NO_ROWS,
     TIME,
-    WINDOW,
     Chunk,
     Kinds,
     Origins,
@@ -31,9 +31,9 @@ from matih_ray.streaming.operators import (
 )
 from matih_ray.streaming.pipeline import Pipeline
 from matih_ray.streaming.sql.plan import Calc, Node, Scan, WindowAggregation
-from matih_ray.streaming.steps import Aside, Counts, empty, refuse_changes, tell_late
+from matih_ray.streaming.steps import Aside, Counts, StateSize, empty, refuse_changes, tell_late
 from matih_ray.streaming.watermarks import BEGINNING
-from matih_ray.streaming.windows import Times
+from matih_ray.streaming.windows import WINDOW, Times
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class TaskPlan:
     policy: HostPolicy
     parallelism: int
     keeps_rejects: bool = False
+    backend: StateBackend = field(default_factory=StateBackend)
 
     @property
     def window(self) -> WindowAggregation | None:
@@ -84,7 +85,7 @@ class Parcel:
     of the rows `asked`, which may turn out to be late.
     """
 
-    partials: tuple[tuple[pa.Table, Mapping[str, pa.Table]], ...] = ()
+    partials: tuple[Tables, ...] = ()
     rows: tuple[Chunk, ...] = ()
 
 
@@ -112,6 +113,7 @@ class Fired:
     output: tuple[pa.RecordBatch, ...] = ()
     late: int = 0
     rejects: pa.Table | None = None
+    size: StateSize = field(default_factory=StateSize)
 
 
 @dataclass
@@ -214,18 +216,13 @@ class SourceTask:
             return
         table = pa.Table.from_batches([chunk.batch]).take(pa.array(rows))
         table = table.append_column(WINDOW, pa.array(windows))
-        keys = [*window.keys, WINDOW]
-        partial = self._cut(partial_table(table, keys, window.aggregates))
-        kept = {
-            one.output: self._cut(kept_values(table, keys, one))
-            for one in window.aggregates
-            if one.function in KEPT
-        }
-        for number, mine in enumerate(partial):
+        made = Layout(window.keys, window.aggregates).of_rows(table)
+        cut = {name: self._cut(one) for name, one in made.items()}
+        for number, mine in enumerate(cut[PARTIAL]):
             if mine.num_rows:
-                values = {name: tables[number] for name, tables in kept.items()}
+                tables = {name: parts[number] for name, parts in cut.items()}
                 box = self._boxes[number]
-                self._boxes[number] = Parcel((*box.partials, (mine, values)), box.rows)
+                self._boxes[number] = Parcel((*box.partials, tables), box.rows)
 
     def _send_rows(self, chunk: Chunk, met: Times) -> None:
         assert self._window is not None  # noqa: S101 - the caller looked
@@ -280,6 +277,7 @@ class WindowTask:
             plan.policy,
             self._rejects.aside(plan),
             self._counts,
+            plan.backend,
             cut=True,
         )
         (self._step,) = self._pipeline.windows
@@ -296,19 +294,24 @@ class WindowTask:
         for parcel in parcels:
             if parcel is None:
                 continue
-            for partial, kept in parcel.partials:
-                self._step.operator.absorb(partial, kept)
+            for tables in parcel.partials:
+                self._step.operator.absorb(tables)
             for chunk in parcel.rows:
                 self._step.take(chunk)
         self._step.take(Chunk(self._nothing, NO_ROWS, after))
-        fired = Fired(tuple(self._output), self._counts.late, self._rejects.taken())
+        size = self._pipeline.state_size()
+        fired = Fired(tuple(self._output), self._counts.late, self._rejects.taken(), size)
         self._output.clear()
         self._counts.late = 0
         return fired
 
-    def snapshot(self) -> dict[str, State]:
-        """The open windows."""
-        return self._pipeline.snapshot()
+    def snapshot(self, shared: str | None) -> dict[str, State]:
+        """The open windows; see `Pipeline.snapshot`."""
+        return self._pipeline.snapshot(shared)
+
+    def close(self) -> None:
+        """Release files of state."""
+        self._pipeline.close()
 
     def _take(self, chunk: Chunk) -> None:
         if chunk.batch.num_rows:

@@ -7,7 +7,7 @@ exclusive, fired when the watermark reaches `end - 1`; rows exactly one gap apar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,8 @@ Times = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 WindowKind = Literal["TUMBLE", "HOP", "CUMULATE", "SESSION"]
+# The column that names a row's window.
+WINDOW = "window_id"
 # One row would be copied into each of them.
 MAX_WINDOWS_PER_ROW = 10_000
 
@@ -83,14 +85,13 @@ class Sessions:
     gap_ms: int
     _open: dict[tuple[object, ...], list[_Session]] = field(default_factory=dict)
     _merged: dict[int, int] = field(default_factory=dict)  # into which session one went
+    _absorbed: dict[int, list[int]] = field(default_factory=dict)  # and those that went into one
     _due: list[_Session] = field(default_factory=list)  # closed, not yet fired
     _next: int = 0
 
     def snapshot(self, keys: pa.Schema) -> tuple[pa.Table, int]:
-        """The open sessions with their keys, and the next number. Nothing may be due or merged:
-        right after the operator has merged its tables and fired."""
+        """The open sessions with their keys, and the next number. Nothing may be due."""
         rows = [(key, one) for key, found in self._open.items() for one in found]
-        self._merged.clear()  # the operator's tables have the new numbers
         columns = [
             pa.array([key[place] for key, _ in rows], field.type)
             for place, field in enumerate(keys)
@@ -105,12 +106,29 @@ class Sessions:
         )
         return pa.table([*columns, *numbers], schema=schema), self._next
 
-    def restore(self, table: pa.Table, first: int) -> None:
+    def merged(self) -> pa.Table:
+        """Numbers that sessions had before they merged, for rows that have those still."""
+        pairs = [(old, self._root(old)) for old in self._merged]
+        columns = [pa.array([pair[place] for pair in pairs], pa.int64()) for place in range(2)]
+        return pa.table(columns, names=["number", "into"])
+
+    def forget_merged(self) -> None:
+        """No row has a number from before sessions merged."""
+        self._merged.clear()
+        self._absorbed.clear()
+
+    def restore(self, table: pa.Table, first: int, merged: pa.Table | None = None) -> None:
         """Take up the sessions of a snapshot."""
         rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
         for *key, number, start, end in rows:
             self._open.setdefault(tuple(key), []).append(_Session(number, start, end))
         self._next = first
+        if merged is not None:
+            there = {one.number for found in self._open.values() for one in found}
+            for old, into in zip(*(column.to_pylist() for column in merged.columns), strict=True):
+                if into in there:  # else it is another task's
+                    self._merged[old] = into
+                    self._absorbed.setdefault(into, []).append(old)
 
     def assign(self, keys: Sequence[tuple[object, ...]], times: Times, watermarks: Times) -> Times:
         """The session of each row, -1 for rows that are late: their session would be over."""
@@ -133,7 +151,10 @@ class Sessions:
             session = touched[0]
             session.start = min(time, *(one.start for one in touched))
             session.end = max(time + self.gap_ms, *(one.end for one in touched))
-            self._merged.update((one.number, session.number) for one in touched[1:])
+            for one in touched[1:]:
+                self._merged[one.number] = session.number
+                mine = self._absorbed.setdefault(session.number, [])
+                mine += [one.number, *self._absorbed.pop(one.number, [])]
         elif time + self.gap_ms - 1 <= watermark:
             self._open[key] = apart
             return -1
@@ -152,6 +173,23 @@ class Sessions:
         while number in self._merged:
             number = self._merged[number]
         return number
+
+    def alive(self) -> frozenset[int]:
+        """All numbers of sessions that have not fired, those from before they merged too."""
+        there = [one.number for found in self._open.values() for one in found]
+        return frozenset([*there, *(one.number for one in self._due), *self._merged])
+
+    def numbers(self, sessions: Iterable[int]) -> frozenset[int]:
+        """These, and what they were before they merged."""
+        return frozenset(
+            one for number in sessions for one in (number, *self._absorbed.get(number, ()))
+        )
+
+    def forget(self, sessions: Iterable[int]) -> None:
+        """These have fired, and nobody will ask for them."""
+        for number in sessions:
+            for old in self._absorbed.pop(number, ()):
+                del self._merged[old]
 
     def fire(self, watermark: int) -> dict[int, tuple[int, int]]:
         """Bounds of the sessions that are over, which are forgotten here."""

@@ -2,23 +2,30 @@
 
 `make bench-stream ROWS=1000000 REPEAT=3`. The job is `jobs/sql/agent-performance-agg.sql` as it is;
 its rows have 14 fields and about 350 bytes, in 2,000 groups. Timed is the work alone: from opening
-the source to the last commit. JOB=file or JOB=kafka for one of the two. `cpu_s` is the process's,
-the broker's apart.
+the source to the last commit. JOB=file, JOB=kafka or JOB=long for one of the three. `cpu_s` is the
+process's, the broker's apart.
 
-Over the file Apache Flink takes turns with ours: the same query with its own defaults, as many
-tasks as there are cores, and its rows are written nowhere. What it takes for a file of a thousand
-rows is its start-up, reported and left out of its rows a second.
+Apache Flink takes turns with ours: the same query over the same file, or over the same topic by its
+own Kafka connector, with its own defaults, as many tasks as there are cores, and its rows are
+written nowhere. What it takes for a thousand rows is its start-up, reported and left out of its
+rows a second.
+
+JOB=long runs ours with checkpoints over a file of ROWS and over one of ten times as many, each in a
+process of its own, and tells the most memory and the most state that either had.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -26,7 +33,9 @@ from pathlib import Path
 import psutil
 
 from matih_ray.settings import Settings
+from matih_ray.streaming.checkpoints import CheckpointDirectory
 from matih_ray.streaming.connectors.catalog_tables import Owner
+from matih_ray.streaming.engine import Engine
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.script import parse_script, split
 from matih_ray.testing.devstack.flink import FlinkSql
@@ -34,13 +43,17 @@ from matih_ray.testing.devstack.kafka import KafkaServer
 from tests.benchmarks.machine import describe, last_line, number, say
 
 JOBS = Path(__file__).parents[2] / "jobs" / "sql"
-TOPIC = "agent-traces"
+SOURCE = "agent_traces_source"
+TOPIC, FEW_TOPIC = "agent-traces", "few-agent-traces"
 PARTITIONS = 12
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
 ROWS_PER_S = 500  # of event time
 MESSAGES_AT_ONCE = 50_000
 FEW_ROWS = 1000
+LONGER = 10
+CHECKPOINT_S = 1.0  # of the long run; a production job's minute would hardly make one
 FLINK_HEAP_MB = 4096
+Measured = tuple[float, float]  # seconds, and seconds of CPU
 
 
 def events(rows: int) -> Iterator[bytes]:
@@ -61,8 +74,8 @@ def events(rows: int) -> Iterator[bytes]:
         ).encode()
 
 
-def measure(home: Path, options: dict[str, str], rows: int) -> tuple[float, float]:
-    """Run the job once; seconds, and seconds of CPU."""
+def engine_of(home: Path, options: dict[str, str]) -> Engine:
+    """The job, ready to run into an empty catalog or one that has its table."""
     table = (JOBS / "tables" / "agent_performance_metrics.sql").read_text()
     created = Script(Settings(home=home), {}, sys.stderr)
     created.prepare(parse_script(table, {}))
@@ -70,7 +83,11 @@ def measure(home: Path, options: dict[str, str], rows: int) -> tuple[float, floa
     script = Script(Settings(home=home), options, sys.stderr)
     text = (JOBS / "agent-performance-agg.sql").read_text()
     (insert,) = script.prepare(parse_script(text, {}))
-    engine = script.engine(insert, Owner(job_id=os.urandom(8).hex()))
+    return script.engine(insert, Owner(job_id=os.urandom(8).hex()))
+
+
+def measure(engine: Engine, rows: int) -> Measured:
+    """Run the job once."""
     wall_s, cpu_s = time.monotonic(), time.process_time()
     engine.run()
     wall_s, cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
@@ -79,7 +96,7 @@ def measure(home: Path, options: dict[str, str], rows: int) -> tuple[float, floa
     return wall_s, cpu_s
 
 
-def report(name: str, measured: list[tuple[float, float]], rows: int) -> dict[str, float]:
+def report(name: str, measured: list[Measured], rows: int) -> dict[str, float]:
     """Medians."""
     wall_s = statistics.median(wall for wall, _ in measured)
     cpu_s = statistics.median(cpu for _, cpu in measured)
@@ -93,72 +110,128 @@ def report(name: str, measured: list[tuple[float, float]], rows: int) -> dict[st
 
 def from_file(home: Path, rows: int, repeat: int) -> dict[str, float]:
     """Over a file of JSON lines."""
-    path = home / "traces.json"
-    with path.open("wb") as file:
-        file.writelines(line + b"\n" for line in events(rows))
-    options = {
-        "agent_traces_source.connector": "filesystem",
-        "agent_traces_source.path": str(path),
-    }
-    few = home / "few.json"
+    path, few = write(home / "traces.json", rows), home / "few.json"
     with path.open("rb") as file:
         few.write_bytes(b"".join(islice(file, FEW_ROWS)))
-    ours, theirs, begun = [], [], []
-    cores = os.cpu_count() or 1
-    with FlinkSql(parallelism=cores, watermark_interval_ms=200, heap_mb=FLINK_HEAP_MB) as flink:
-        by_flink(flink, few)  # classes are loaded and compiled once
-        for _ in range(repeat):
-            ours.append(measure(home, options, rows))
-            begun.append(by_flink(flink, few)[0])
-            theirs.append(by_flink(flink, path))
-    startup_s = statistics.median(begun)
-    net = [(wall_s - startup_s, cpu_s) for wall_s, cpu_s in theirs]
-    found = {**report("file", ours, rows), **report("flink_file", net, rows)}
-    ratio = found["file_rows_per_s"] / found["flink_file_rows_per_s"]
-    return {**found, "flink_startup_s": round(startup_s, 2), "file_over_flink": round(ratio, 2)}
+
+    def options(of: Path) -> dict[str, str]:
+        return {"connector": "filesystem", "path": str(of), "format": "json"}
+
+    return in_turns("file", home, options(path), options(few), rows, repeat)
 
 
-def by_flink(flink: FlinkSql, path: Path) -> tuple[float, float]:
-    """Seconds that Flink takes for the query over a file, and seconds of its CPU."""
-    create, insert = (text for _, text in split((JOBS / "agent-performance-agg.sql").read_text()))
-    files = f"'connector' = 'filesystem', 'path' = '{path}', 'format' = 'json'"
-    declared = f"{create[: create.index(') WITH (')]}) WITH ({files})"
-    process = psutil.Process(flink.pid)
-    cpu_s, started = sum(process.cpu_times()[:2]), time.monotonic()
-    flink.query(path.with_suffix(".sql"), [declared, insert[insert.index("SELECT") :]])
-    return time.monotonic() - started, sum(process.cpu_times()[:2]) - cpu_s
+def write(path: Path, rows: int) -> Path:
+    """A file of traces."""
+    with path.open("wb") as file:
+        file.writelines(line + b"\n" for line in events(rows))
+    return path
 
 
 def from_kafka(home: Path, rows: int, repeat: int) -> dict[str, float]:
     """Over a topic, from its beginning to its end."""
     with KafkaServer() as server:
-        server.create_topic(TOPIC, PARTITIONS)
-        batch: list[tuple[bytes, bytes]] = []
-        for row, value in enumerate(events(rows)):
-            batch.append((str(row).encode(), value))
-            if len(batch) == MESSAGES_AT_ONCE or row == rows - 1:
-                server.produce(TOPIC, batch)
-                batch.clear()
-        options = {
-            "agent_traces_source.topic": TOPIC,
-            "agent_traces_source.properties.bootstrap.servers": server.bootstrap,
-            "agent_traces_source.scan.startup.mode": "earliest-offset",
-            "agent_traces_source.scan.bounded.mode": "latest-offset",
-        }
-        measured = [measure(home, options, rows) for _ in range(repeat)]
-    return report("kafka", measured, rows)
+        for topic, count in ((TOPIC, rows), (FEW_TOPIC, FEW_ROWS)):
+            server.create_topic(topic, PARTITIONS)
+            found = ((str(row).encode(), value) for row, value in enumerate(events(count)))
+            while batch := list(islice(found, MESSAGES_AT_ONCE)):
+                server.produce(topic, batch)
+
+        def options(topic: str) -> dict[str, str]:
+            return {
+                "connector": "kafka",
+                "topic": topic,
+                "properties.bootstrap.servers": server.bootstrap,
+                "properties.group.id": "bench",
+                "scan.startup.mode": "earliest-offset",
+                "scan.bounded.mode": "latest-offset",
+                "format": "json",
+            }
+
+        return in_turns("kafka", home, options(TOPIC), options(FEW_TOPIC), rows, repeat)
+
+
+def in_turns(
+    name: str, home: Path, all_: dict[str, str], few: dict[str, str], rows: int, repeat: int
+) -> dict[str, float]:
+    """Ours and Flink over the same source, one after the other, with its start-up in between."""
+    ours, theirs, begun = [], [], []
+    cores = os.cpu_count() or 1
+    with FlinkSql(parallelism=cores, watermark_interval_ms=200, heap_mb=FLINK_HEAP_MB) as flink:
+        by_flink(flink, home, few)  # classes are loaded and compiled once
+        for _ in range(repeat):
+            overrides = {f"{SOURCE}.{key}": text for key, text in all_.items()}
+            ours.append(measure(engine_of(home, overrides), rows))
+            begun.append(by_flink(flink, home, few))
+            theirs.append(by_flink(flink, home, all_))
+    startup_s, startup_cpu_s = (statistics.median(part) for part in zip(*begun, strict=True))
+    net = [(wall_s - startup_s, cpu_s - startup_cpu_s) for wall_s, cpu_s in theirs]
+    found = {**report(name, ours, rows), **report(f"flink_{name}", net, rows)}
+    ratio = found[f"{name}_rows_per_s"] / found[f"flink_{name}_rows_per_s"]
+    # on a machine with much else to do, only this one says something
+    cpu_ratio = found[f"flink_{name}_cpu_s"] / found[f"{name}_cpu_s"]
+    say(f"{name}: {ratio:.2f} times Flink's rows a second, {cpu_ratio:.2f} a second of CPU")
+    say(f"{name}: Flink's start-up took {startup_s:.2f} s, {startup_cpu_s:.2f} s of CPU")
+    return {
+        **found,
+        f"flink_{name}_startup_s": round(startup_s, 2),
+        f"flink_{name}_startup_cpu_s": round(startup_cpu_s, 2),
+        f"{name}_over_flink": round(ratio, 2),
+        f"{name}_over_flink_cpu": round(cpu_ratio, 2),
+    }
+
+
+def by_flink(flink: FlinkSql, home: Path, options: dict[str, str]) -> Measured:
+    """Flink, with the query over a table of these options."""
+    create, insert = (text for _, text in split((JOBS / "agent-performance-agg.sql").read_text()))
+    told = ", ".join(f"'{key}' = '{text}'" for key, text in options.items())
+    declared = f"{create[: create.index(') WITH (')]}) WITH ({told})"
+    process = psutil.Process(flink.pid)
+    cpu_s, started = sum(process.cpu_times()[:2]), time.monotonic()
+    flink.query(home / "flink.sql", [declared, insert[insert.index("SELECT") :]])
+    return time.monotonic() - started, sum(process.cpu_times()[:2]) - cpu_s
+
+
+def ten_times_as_long(home: Path, rows: int) -> dict[str, float]:
+    """Memory and state of a run, and of a longer one."""
+    found: dict[str, float] = {}
+    for name, count in (("short", rows), ("long", rows * LONGER)):
+        path = write(home / f"{name}.json", count)
+        context = multiprocessing.get_context("spawn")  # a fork would begin with our memory
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            memory, state = process.submit(apart, home / name, path, count).result()
+        path.unlink()
+        say(f"{name}: {count:,} rows, {memory / 1e6:,.0f} MB of memory, {state:,} bytes of state")
+        found |= {f"{name}_peak_rss_bytes": memory, f"{name}_peak_state_bytes": state}
+    return found
+
+
+def apart(home: Path, path: Path, rows: int) -> tuple[int, int]:
+    """The most memory of this process, and the most state of the job, in bytes."""
+    options = {f"{SOURCE}.connector": "filesystem", f"{SOURCE}.path": str(path)}
+    engine = engine_of(home, options)
+    engine.directory = CheckpointDirectory(str(home / "checkpoints"))
+    engine.owner = Owner(job_id=engine.owner.job_id, epoch=engine.directory.claim())
+    engine.interval_s = CHECKPOINT_S
+    states = [0]
+    engine.at_step = lambda _: states.append(max(states[-1], engine.progress.state_bytes))
+    measure(engine, rows)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, states[-1]
 
 
 def main() -> None:
-    """Measure both."""
+    """Measure what was asked for."""
     rows, repeat = int(number("ROWS", 1_000_000)), int(number("REPEAT", 3))
+    parts: dict[str, Callable[[Path], dict[str, float]]] = {
+        "file": lambda home: from_file(home, rows, repeat),
+        "kafka": lambda home: from_kafka(home, rows, repeat),
+        "long": lambda home: ten_times_as_long(home, rows),
+    }
     wanted = os.environ.get("JOB", "")
     found: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as directory:
-        if wanted != "kafka":
-            found |= from_file(Path(directory), rows, repeat)
-        if wanted != "file":
-            found |= from_kafka(Path(directory), rows, repeat)
+    for name, part in parts.items():
+        if wanted in ("", name):
+            with tempfile.TemporaryDirectory() as directory:
+                found |= part(Path(directory))
     last_line({"benchmark": "stream", "rows": rows, **found, "machine": describe(None)})
 
 

@@ -42,6 +42,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;
 ANALYZE;
 """
 
+CHANGES = IngestionPolicy(run_mode=RunMode.CDC)
 INCREMENTAL = IngestionPolicy(run_mode=RunMode.INCREMENTAL, cursor_column="changed_at")
 
 
@@ -91,13 +92,14 @@ def case_of(
 class TestKeyedTable(SourceContract):
     @pytest.fixture
     def case(self, server: PostgresServer) -> SourceCase:
-        return case_of(server, "public.keyed", IngestionPolicy(), INCREMENTAL, target_rows=9000)
+        policies = (IngestionPolicy(), INCREMENTAL, CHANGES)
+        return case_of(server, "public.keyed", *policies, target_rows=9000)
 
 
 class TestTableWithoutKey(SourceContract):
     @pytest.fixture
     def case(self, server: PostgresServer) -> SourceCase:
-        return case_of(server, "public.keyless", target_rows=2000)
+        return case_of(server, "public.keyless", IngestionPolicy(), CHANGES, target_rows=2000)
 
 
 class TestPartitionedTable(SourceContract):

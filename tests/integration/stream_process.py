@@ -16,6 +16,7 @@ from pathlib import Path
 
 from matih_ray.settings import Settings
 from matih_ray.sources.postgres.changes.messages import lsn_of
+from matih_ray.streaming.backends.opening import StateBackend
 from matih_ray.streaming.checkpoints import CheckpointDirectory
 from matih_ray.streaming.connectors.catalog_tables import Owner
 from matih_ray.streaming.engine import Command, Engine, Restart
@@ -28,6 +29,8 @@ def engine_of(told: dict) -> Engine:
     """The one INSERT of a script, with checkpoints at every turn."""
     script = Script(Settings(home=Path(told["home"])), told.get("options", {}), sys.stderr)
     (insert,) = script.prepare(parse_script(told["sql"], told.get("variables", {})))
+    if told.get("state_bytes"):
+        script.backend = StateBackend("disk", Path(told["home"]) / "state", told["state_bytes"])
     directory = CheckpointDirectory(told["checkpoints"])
     owner = Owner(job_id=told["job"], epoch=directory.claim())
     engine = script.engine(

@@ -15,7 +15,7 @@ from matih_ray.errors import (
     SourceUnavailableError,
     UnrepresentableValueError,
 )
-from matih_ray.sources.postgres.changes import replication
+from matih_ray.sources.postgres.changes import replication, snapshot
 from matih_ray.streaming.connectors import postgres_cdc
 from matih_ray.testing.devstack.postgres import PostgresServer
 from tests.integration.changes_lab import ChangesLab, read, rows_of, until_caught_up
@@ -97,8 +97,11 @@ def test_changes_can_be_read_as_rows_that_say_their_kind(lab: ChangesLab):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_rows_written_while_it_begins_come_once(lab: ChangesLab, seed: int):
+def test_rows_written_while_it_begins_come_once(
+    lab: ChangesLab, seed: int, monkeypatch: pytest.MonkeyPatch
+):
     """Writers whose transactions overlap each other, the slot's making and the snapshot."""
+    monkeypatch.setattr(snapshot, "RANGE_PAGES", 1)  # several connections
     stop = threading.Event()
     written: list[list[int]] = [[] for _ in range(4)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -18,11 +19,13 @@ from matih_ray.errors import (
     SqlInvalidError,
     SqlNotSupportedError,
     UnknownUnitError,
+    UnrepresentableValueError,
 )
 from matih_ray.sources.postgres.changes import slots, snapshot
+from matih_ray.streaming.connectors.postgres_cdc import PostgresChangesReader
 from matih_ray.testing.devstack.ports import free_port
 from matih_ray.testing.devstack.postgres import PostgresServer
-from tests.integration.changes_lab import ChangesLab, read, until_caught_up
+from tests.integration.changes_lab import ChangesLab, read, rows_of, until_caught_up
 
 SLOTS = 2
 
@@ -270,3 +273,48 @@ def test_options_that_are_wrong_are_told(
 ):
     with pytest.raises(error, match=told), lab.opened(**options):
         pass
+
+
+def whole(reader: PostgresChangesReader) -> list[tuple[object, ...]]:
+    """All rows of a snapshot that is not followed."""
+    found = []
+    while not reader.finished():
+        found += rows_of(reader)
+    return found
+
+
+def test_ranges_of_a_snapshot_have_each_row_once(lab: ChangesLab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(snapshot, "RANGE_PAGES", 1)
+    lab.run("INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(2, 20000) n")
+    lab.run("DELETE FROM t WHERE id % 7 = 0; UPDATE t SET v = 'y' WHERE id % 5 = 0")
+    five = {"scan__startup__mode": "snapshot", "scan__snapshot__parallelism": "5"}
+    with lab.opened(**five) as reader:
+        connections = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'matih-ray' AND "
+            "xact_start IS NOT NULL AND datname = current_database()"
+        )
+        assert lab.run(connections) == [(5,)]
+        found = whole(reader)
+    assert sorted(row[1:] for row in found) == sorted(lab.run("SELECT id, v FROM t"))
+    with lab.opened(**five) as reader:
+        assert rows_of(reader)  # and is left before its end
+    left = {thread.name for thread in threading.enumerate()}
+    assert not left & {"snapshot", "postgres-copy"}
+
+
+def test_a_range_that_fails_fails_the_snapshot(lab: ChangesLab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(snapshot, "RANGE_PAGES", 1)
+    lab.columns = "id INT, v DECIMAL(3, 1)"
+    lab.run("ALTER TABLE t ALTER v TYPE numeric USING NULL")
+    lab.run(
+        "INSERT INTO t SELECT n, CASE n WHEN 9000 THEN 1.23 END FROM generate_series(2, 9999) n"
+    )
+    snapshot_alone = lab.opened(scan__startup__mode="snapshot")
+    with snapshot_alone as reader, pytest.raises(UnrepresentableValueError, match="'v'"):
+        whole(reader)
+
+
+@pytest.mark.parametrize("said", ["0", "33", "two", "-1"])
+def test_the_number_of_ranges_has_bounds(lab: ChangesLab, said: str):
+    with pytest.raises(SqlInvalidError, match="from 1 to 32"):
+        lab.reader(scan__snapshot__parallelism=said)

@@ -264,8 +264,6 @@ def test_a_slice_size_below_one_is_refused(source: PostgresSource, target_rows: 
 def test_what_the_source_cannot_do_is_refused(source: PostgresSource) -> None:
     with pytest.raises(ValidationError, match="filter"):
         plan_of(source, "public.heap", 1000, IngestionPolicy(filter={"id": 1}))
-    with pytest.raises(PlanError, match="cdc"):
-        plan_of(source, "public.heap", 1000, IngestionPolicy(run_mode=RunMode.CDC))
 
 
 def test_a_projection_reads_only_its_columns(source: PostgresSource) -> None:

@@ -58,17 +58,21 @@ def test_a_job_that_is_killed_anywhere_writes_every_window_once(
 ):
     chance = random.Random(f"{kind} {seed} {parallelism}")
     job.kind, job.parallelism, job.side = kind, parallelism, seed % 2 == 1
-    kills = 0
+    state_bytes = 1_000 if seed % 2 else None  # so little that state is in files
+    kills, in_files = 0, False
     for turn in range(3):
         job.produce_some(chance, turn * 40_000)
         die_at = chance.randrange(14)
-        ended = job.start(die_at=die_at)
+        ended = job.start(die_at=die_at, state_bytes=state_bytes)
         print(f"seed {seed}, turn {turn}, died at {die_at}: {ended['code']}")
         assert ended["code"] in (0, -signal.SIGKILL), ended
         kills += ended["code"] != 0
+        in_files |= any(job.home.glob("checkpoints-*/shared-*/*.arrow"))
     job.finish(400_000)
-    assert job.complete()["late"] == 0
+    assert job.complete(state_bytes=state_bytes)["late"] == 0
     assert kills > 0
+    print(f"state in files: {in_files}")
+    assert state_bytes is not None or not in_files
     assert job.rows() == job.expected()
 
 

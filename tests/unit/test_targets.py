@@ -11,6 +11,7 @@ from matih_ray.errors import PlanError
 from matih_ray.execution.targets import merge_rule
 from matih_ray.model.checkpoint import StreamKey
 from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
+from matih_ray.model.plan import IngestionPlan
 from matih_ray.model.policy import IngestionPolicy, MergeRule, WriteMode
 from matih_ray.model.run import RunRecord, RunState
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor, Fidelity
@@ -75,3 +76,30 @@ def test_numbers_that_arrive_as_text_are_no_order():
 
 def test_other_modes_have_no_rule():
     assert rule(pa.int64(), writeMode=WriteMode.APPEND.value) is None
+
+
+def test_a_source_that_tells_what_is_gone_needs_no_delete_column():
+    schema = pa.schema([("id", pa.int64()), ("seen", pa.string()), ("gone", pa.bool_())])
+    plan = IngestionPlan(
+        endpoint_id=EndpointId("e"),
+        unit_id=UnitId("items"),
+        slices=(),
+        strategy="log",
+        cursor_column="seen",
+        delete_column="gone",
+    )
+    record = RunRecord(
+        run_id=RunId("r"),
+        stream=StreamKey(
+            tenant_id=TenantId("t"),
+            vendor="v",
+            endpoint_id=EndpointId("e"),
+            unit_id=UnitId("items"),
+            sink_id=SinkId("iceberg"),
+        ),
+        state=RunState.QUEUED,
+        policy=IngestionPolicy.from_json({"writeMode": "merge", "runMode": "cdc"}),
+        plan=plan,
+        created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    )
+    assert merge_rule(record, UNIT, schema) == MergeRule(key=("id",), order="seen", delete="gone")

@@ -56,6 +56,8 @@ from matih_ray.sinks.iceberg.target import IcebergTarget
 MAX_ATTEMPTS = 20
 FIRST_BACKOFF_S = 0.01
 MAX_BACKOFF_S = 0.5
+# In the payload of receipts: their rows only say which keys are to be removed.
+GONE = "gone"
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,13 @@ class MarkedCommit:
             files = data_files_of(table, self._target, receipts)
             self._writer = SnapshotWriter(table, files, spec_id)
             if self._target.merge is not None and self._shows_each:
-                self._merge = Merge(self._target.merge, files, self._workforce)
+                gone = frozenset(
+                    str(payload["path"])
+                    for receipt in receipts
+                    if receipt.payload.get(GONE)
+                    for payload in file_payloads(receipt)
+                )
+                self._merge = Merge(self._target.merge, files, self._workforce, gone)
         return self._writer
 
     def _is_planned(self, table: Table, view: TableView, writer: SnapshotWriter) -> bool:
@@ -251,6 +259,11 @@ def data_files_of(
         for receipt in sorted(receipts, key=lambda one: one.sequence)
         for payload in file_payloads(receipt)
     ]
+
+
+def as_removals(receipt: WriteReceipt) -> WriteReceipt:
+    """A receipt whose rows are none for the table: a merge removes those that have their keys."""
+    return receipt.model_copy(update={"payload": {**receipt.payload, GONE: True}})
 
 
 def file_payloads(receipt: WriteReceipt) -> list[dict[str, object]]:

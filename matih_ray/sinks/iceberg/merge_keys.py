@@ -162,9 +162,9 @@ class Found:
 
 class Incoming:
     """The rows of a batch to merge, in the order of their arrival, as far as a rule looks at them:
-    key columns first, then the order and the delete column."""
+    key columns first, then the order and the delete column. Those of `gone` only remove keys."""
 
-    def __init__(self, rule: MergeRule, rows: pa.Table) -> None:
+    def __init__(self, rule: MergeRule, rows: pa.Table, gone: Mask | None = None) -> None:
         keys = rows.select(range(len(rule.key)))
         self._order = _whole(rows.column(len(rule.key))) if rule.order is not None else None
         self._index = KeyIndex(keys)
@@ -174,6 +174,8 @@ class Incoming:
             if rule.delete is not None
             else None
         )
+        if gone is not None and gone.any():
+            self._deleted = gone if self._deleted is None else self._deleted | gone
         self._width = len(rule.key)
 
     def losers(self) -> Mask:

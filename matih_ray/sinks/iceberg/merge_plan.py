@@ -59,11 +59,13 @@ class Replacement:
 
 @dataclass
 class Merge:
-    """Plans the merge of some incoming files, as often as a commit needs."""
+    """Plans the merge of some incoming files, as often as a commit needs. The rows of files in
+    `gone` are no rows for the table: they remove those that have their keys."""
 
     rule: MergeRule
     staged: Sequence[DataFile]
     workforce: Workforce
+    gone: frozenset[str] = frozenset()
     _matches: dict[str, Match] = field(default_factory=dict)
     _losers: dict[str, str] | None = None
     _rewrites: dict[tuple[str, str], RewriteResult] = field(default_factory=dict)
@@ -131,7 +133,7 @@ class Merge:
         items = list(self._match_items(files, near, layout))
         if self._losers is None:
             items += [
-                MatchItem(layout=layout, staged=tuple(map(_named, group)), settle=True)
+                MatchItem(layout=layout, staged=tuple(map(self._named, group)), settle=True)
                 for group in _apart(self.staged, table, self.rule)
             ]
         results = self.workforce.run([item.to_dict() for item in items])
@@ -156,8 +158,8 @@ class Merge:
             sizes[smallest] += file.file_size_in_bytes
         for group in groups:
             concerned = {one.file_path for file in group for one in near[file.file_path]}
-            staged = tuple(_named(one) for one in self.staged if one.file_path in concerned)
-            yield MatchItem(layout=layout, staged=staged, held=tuple(map(_named, group)))
+            staged = tuple(self._named(one) for one in self.staged if one.file_path in concerned)
+            yield MatchItem(layout=layout, staged=staged, held=tuple(map(self._named, group)))
 
     def _drops(self, matches: Sequence[Match]) -> dict[str, str]:
         """Rows of incoming files that nobody shall see, as masks by path."""
@@ -178,10 +180,16 @@ class Merge:
         ]
         if not wanted:
             return
-        items = [RewriteItem(layout=layout, file=_named(file), drop=drop) for file, drop in wanted]
+        items = [
+            RewriteItem(layout=layout, file=self._named(file), drop=drop) for file, drop in wanted
+        ]
         results = self.workforce.run([item.to_dict() for item in items])
         for (file, drop), result in zip(wanted, results, strict=True):
             self._rewrites[file.file_path, drop] = RewriteResult.from_json(result)
+
+    def _named(self, file: DataFile) -> Named:
+        path = file.file_path
+        return Named(path=path, rows=file.record_count, gone=path in self.gone)
 
 
 def _files(table: Table, snapshot_id: int | None) -> Iterator[tuple[str, tuple[DataFile, str]]]:
@@ -217,10 +225,6 @@ def _apart(staged: Sequence[DataFile], table: Table, rule: MergeRule) -> list[li
         else:
             filled.append(list(group))
     return [sorted(group, key=lambda one: order[one.file_path]) for group in filled]
-
-
-def _named(file: DataFile) -> Named:
-    return Named(path=file.file_path, rows=file.record_count)
 
 
 def delete_files(io: FileIO, paths: Sequence[str]) -> None:

@@ -46,10 +46,12 @@ Piece: TypeAlias = tuple[str, int, int]
 
 
 class Named(Value):
-    """A data file: where it is and how many rows it has."""
+    """A data file: where it is and how many rows it has. Rows of incoming files that are `gone`
+    say that their keys are to be removed."""
 
     path: str
     rows: int
+    gone: bool = False
 
 
 class Layout(Value):
@@ -148,7 +150,7 @@ class MergeWorker:
         one key are in one pass."""
         passes = max(1, -(-sum(file.rows for file in staged) // PASS_ROWS))
         for number in range(passes):
-            batches, positions, start = [], [], 0
+            batches, positions, gone, start = [], [], [], 0
             for file in staged:
                 for batch in self._read(file):
                     chosen = _chosen(batch.select(list(self._rule.key)), number, passes)
@@ -159,9 +161,10 @@ class MergeWorker:
                         batches.append(batch.filter(pa.array(chosen)))
                         positions.append(start + np.flatnonzero(chosen))
                     start += batch.num_rows
+                    gone.append(np.full(batches[-1].num_rows, file.gone))
             if batches and sum(batch.num_rows for batch in batches):
                 yield (
-                    Incoming(self._rule, pa.Table.from_batches(batches)),
+                    Incoming(self._rule, pa.Table.from_batches(batches), np.concatenate(gone)),
                     np.concatenate(positions),
                 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
@@ -120,7 +120,8 @@ class IcebergSink:
                 table = catalog.load_table(identifier)
             except (NoSuchTableError, NoSuchNamespaceError):
                 location = self._location(identifier)
-                table = _create(catalog, identifier, schema, spec, location)
+                properties = {**TABLE_PROPERTIES, **target.properties}
+                table = _create(catalog, identifier, schema, spec, location, properties)
             if target.schema_change is SchemaChange.EVOLVE:
                 table = evolve(catalog, table, schema, _told_apart_by(target))
         self._check_fits(table, target, name)
@@ -374,6 +375,7 @@ def _create(
     schema: Schema,
     spec: PartitionSpec,
     location: str | None,
+    properties: Mapping[str, str],
 ) -> Table:
     """Create the table, or load the one that another process has created meanwhile."""
     for depth in range(1, len(identifier)):
@@ -381,7 +383,7 @@ def _create(
             catalog.create_namespace(identifier[:depth])
     try:
         return catalog.create_table(
-            identifier, schema, location=location, partition_spec=spec, properties=TABLE_PROPERTIES
+            identifier, schema, location=location, partition_spec=spec, properties=dict(properties)
         )
     except TableAlreadyExistsError:
         return catalog.load_table(identifier)

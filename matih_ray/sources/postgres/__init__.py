@@ -11,6 +11,7 @@ Works with PostgreSQL 11 and newer, primary or standby. May import `sources.base
     slices, snapshot                a slice as data and as SQL; plans that need one snapshot
     copying, decoding, exact_values rows: COPY text into Arrow
     changes             a table's changes as they happen, for streaming jobs
+    change_runs         the same in runs: the log from one position to another
 
 Why psycopg2 and not psycopg 3, ADBC or connectorx: its `copy_expert` feeds a C buffer and costs
 half of psycopg 3's row iteration; ADBC delivers numerics as strings and connectorx as

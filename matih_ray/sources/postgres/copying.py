@@ -15,6 +15,7 @@ the network and the parser work at the same time.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import queue
 import threading
@@ -71,6 +72,8 @@ class CopyStream:
         while self._thread.is_alive():
             self._drain()
             self._thread.join(_POLL_S)
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)  # for another thread that may wait for a block
 
     def _next(self) -> bytes | None:
         item = self._queue.get()

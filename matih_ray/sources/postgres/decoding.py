@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -72,6 +72,22 @@ class BlockDecoder:
             for index in range(len(self._schema))
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def of_texts(self, columns: Sequence[pa.Array], rows: int) -> pa.RecordBatch:
+        """One record batch of so many rows, whose values are PostgreSQL's own texts without escapes
+        (binary, a column each; none if there are no rows).
+
+        Raises:
+            UnrepresentableValueError: A value has no exact form; names the column.
+        """
+        if not self._names:
+            return pa.RecordBatch.from_struct_array(
+                pa.Array.from_buffers(pa.struct([]), rows, [None])
+            )
+        if not rows:
+            return pa.RecordBatch.from_pylist([], self._schema)
+        arrays = map(_of_text, columns, self._schema)
+        return pa.RecordBatch.from_arrays(list(arrays), schema=self._schema)
 
     def _parse(self, block: bytes) -> pa.Table:
         """Each failure moves a column to the exact decoder, so this ends."""
@@ -148,15 +164,39 @@ def _unescaped(values: pa.Array) -> pa.Array:
     return values
 
 
-def _bytes_from_hex(values: pa.Array, column: str) -> pa.Array:
+def _of_text(texts: pa.Array, field: pa.Field) -> pa.Array:
+    """Values of one column from PostgreSQL's texts for them."""
+    arrow, types = field.type, pa.types
+    if types.is_binary(arrow):
+        return _bytes_from_hex(texts, field.name, b"\\x")
+    try:
+        strings = texts.cast(pa.string())
+    except pa.ArrowInvalid:
+        raise UnrepresentableValueError(
+            f"column {field.name!r} holds text that is not UTF-8", column=field.name
+        ) from None
+    if types.is_string(arrow):
+        return strings
+    if types.is_boolean(arrow):
+        return pc.equal(strings, "t")
+    try:
+        if types.is_time(arrow):
+            days = pc.binary_join_element_wise("1970-01-01", strings, " ")
+            return days.cast(pa.timestamp("us")).cast(arrow)
+        return strings.cast(arrow)
+    except pa.ArrowInvalid:
+        return decode_texts(strings, arrow, field.name)
+
+
+def _bytes_from_hex(values: pa.Array, column: str, prefix: bytes = _BYTEA_PREFIX) -> pa.Array:
     """`\\\\x0aff` of each row to its bytes: all rows' digits are one buffer, decoded at once."""
-    if pc.all(pc.starts_with(values, _BYTEA_PREFIX)).as_py() is False:
+    if pc.all(pc.starts_with(values, prefix)).as_py() is False:
         raise UnrepresentableValueError(
             f"column {column!r} did not arrive in hex format; does a connection pooler drop "
             "bytea_output?",
             column=column,
         )
-    digits = pc.replace_substring(values, _BYTEA_PREFIX, b"", max_replacements=1)
+    digits = pc.replace_substring(values, prefix, b"", max_replacements=1)
     validity, offsets, data = digits.buffers()
     decoded = b"" if data is None else binascii.unhexlify(memoryview(data))
     positions = pa.Array.from_buffers(pa.int32(), len(digits) + 1, [None, offsets])

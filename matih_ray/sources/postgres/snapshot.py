@@ -38,6 +38,11 @@ class HeldSnapshot:
             session.close()
             raise
 
+    @property
+    def name(self) -> str:
+        """What other sessions join it by."""
+        return self._snapshot
+
     def bind(self, slice_: IngestionSlice) -> IngestionSlice:
         """The slice with this snapshot in its parameters; others than page slices need none."""
         params = parse(slice_)

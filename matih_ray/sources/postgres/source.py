@@ -10,7 +10,7 @@ from typing import ClassVar
 import pyarrow as pa
 from psycopg2 import sql
 
-from matih_ray.errors import PlanError, SourceChangedError, UnknownUnitError, ValidationError
+from matih_ray.errors import SourceChangedError, UnknownUnitError, ValidationError
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.ids import UnitId
 from matih_ray.model.plan import IngestionPlan, IngestionSlice
@@ -24,6 +24,18 @@ from matih_ray.sources.postgres.catalog import (
     relations_of,
     unit_names,
 )
+from matih_ray.sources.postgres.change_runs.plans import ROWS, HeldRows, plan_changes
+from matih_ray.sources.postgres.change_runs.position import (
+    LogPosition,
+    LogSlice,
+    RowsSlice,
+    parse_change,
+)
+from matih_ray.sources.postgres.change_runs.preparing import check_log, confirm, drop, opened
+from matih_ray.sources.postgres.change_runs.reading import LogReader
+from matih_ray.sources.postgres.change_runs.rows import snapshot_rows, with_fields
+from matih_ray.sources.postgres.changes.messages import lsn_of
+from matih_ray.sources.postgres.changes.replication import ChangeStream
 from matih_ray.sources.postgres.columns import (
     SelectedColumn,
     arrow_schema,
@@ -67,6 +79,7 @@ class PostgresSource:
             ValidationError: The configuration does not fit `PostgresConfig`.
         """
         self._endpoint_id = spec.endpoint_id
+        self._spec = spec
         self._sessions = Sessions(spec)
 
     def test(self) -> ConnectionTest:
@@ -101,7 +114,8 @@ class PostgresSource:
         Raises:
             ValidationError: The policy's columns or encodings do not fit the unit.
         """
-        return arrow_schema(selected_columns(unit, policy))
+        schema = arrow_schema(_selected(unit, policy))
+        return with_fields(schema) if policy.run_mode is RunMode.CDC else schema
 
     def plan_incremental_slices(
         self,
@@ -110,7 +124,8 @@ class PostgresSource:
         policy: IngestionPolicy,
         target_slice_size: int,
     ) -> IngestionPlan:
-        """Slices of about `target_slice_size` rows; see `full` and `incremental` for how.
+        """Slices of about `target_slice_size` rows; see `full`, `incremental` and `change_runs`
+        for how.
 
         Raises:
             ValidationError: The policy does not fit the unit, or the size is not positive.
@@ -119,6 +134,8 @@ class PostgresSource:
         with self._sessions.lease(f"planning {unit.unit_id}") as session:
             relation = _present(session, unit)
             check_unchanged(relation, unit, columns)
+            if policy.run_mode is RunMode.CDC:
+                return plan_changes(session, unit, relation, checkpoint, policy, target_slice_size)
             if policy.run_mode is RunMode.INCREMENTAL or policy.cursor_column is not None:
                 # a full load with a cursor is cut by it, so that incremental runs can go on there
                 scan = CursorScan.of(session, unit, relation, policy)
@@ -130,19 +147,74 @@ class PostgresSource:
     def read(
         self, unit: EndpointUnitDescriptor, slice_: IngestionSlice, policy: IngestionPolicy
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of one slice; see `copying` for the route that rows take."""
-        params = parse(slice_)
-        columns = selected_columns(unit, policy)
-        if isinstance(params, PageSlice) and params.first_page is not None and not params.snapshot:
+        """Batches of one slice; see `copying` for the route that rows take, and `change_runs` for
+        that of changes."""
+        columns = _selected(unit, policy)
+        if policy.run_mode is not RunMode.CDC:
+            params = parse(slice_)
+            yield from self._rows(unit, columns, params, params.snapshot)
+            return
+        change = parse_change(slice_)
+        if isinstance(change, LogSlice):
+            key = policy.key_columns or unit.primary_key
+            yield from self._changes(unit, columns, key, change)
+            return
+        part, lsn = (change.part, change.lsn) if isinstance(change, RowsSlice) else (change, "0/0")
+        for batch in self._rows(unit, columns, part, change.snapshot):
+            yield snapshot_rows(batch, lsn_of(lsn))
+
+    def hold_snapshot(self, plan: IngestionPlan) -> HeldSnapshot | HeldRows:
+        """Open the one snapshot in which a plan's slices mean something."""
+        held = HeldRows if plan.strategy == ROWS else HeldSnapshot
+        return held(self._sessions.open(), plan)
+
+    def open_log(
+        self,
+        unit: EndpointUnitDescriptor,
+        checkpoint: Checkpoint | None,
+        policy: IngestionPolicy,
+        reader: str,
+    ) -> Checkpoint:
+        """See `SupportsChangeLog`; publication and slot are made when they are missing."""
+        with self._sessions.lease(f"opening the log of {unit.unit_id}") as session:
+            relation = _present(session, unit)
+            return opened(session, unit, relation, checkpoint, policy, reader)
+
+    def confirm_log(self, checkpoint: Checkpoint) -> None:
+        """See `SupportsChangeLog`."""
+        if not isinstance(checkpoint.cursor, dict):
+            return
+        position = LogPosition.from_json(checkpoint.cursor)
+        with self._sessions.lease(f"confirming slot {position.slot}") as session:
+            confirm(session, position)
+
+    def drop_log(self, unit_id: UnitId, reader: str) -> None:
+        """See `SupportsChangeLog`."""
+        with self._sessions.lease(f"dropping the slot of {unit_id}") as session:
+            drop(session, reader)
+
+    def close(self) -> None:
+        """Release the idle connection. Safe to call twice."""
+        self._sessions.close()
+
+    def _rows(
+        self,
+        unit: EndpointUnitDescriptor,
+        columns: tuple[SelectedColumn, ...],
+        params: RangeSlice | NullSlice | PageSlice,
+        snapshot: str | None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of the table itself."""
+        if isinstance(params, PageSlice) and params.first_page is not None and not snapshot:
             raise ValidationError(
-                f"slice {slice_.key} is a range of pages and has no snapshot; bind it first",
+                f"a slice of {unit.unit_id} is a range of pages and has no snapshot; bind it first",
                 field="params.snapshot",
             )
         loose = [column.name for column in columns if column.mapping.loose]
         decoder = BlockDecoder(arrow_schema(columns), loose)
         with (
             self._sessions.lease(f"reading {unit.unit_id}") as session,
-            session.reading(params.snapshot),
+            session.reading(snapshot),
         ):
             if isinstance(params, RangeSlice) and params.columns:
                 session.rows(RANGE_SCAN)
@@ -153,13 +225,30 @@ class PostgresSource:
             finally:
                 stream.close()
 
-    def hold_snapshot(self, plan: IngestionPlan) -> HeldSnapshot:
-        """Open the one snapshot in which a `jdbc-ctid` plan's slices mean something."""
-        return HeldSnapshot(self._sessions.open(), plan)
-
-    def close(self) -> None:
-        """Release the idle connection. Safe to call twice."""
-        self._sessions.close()
+    def _changes(
+        self,
+        unit: EndpointUnitDescriptor,
+        columns: tuple[SelectedColumn, ...],
+        key: tuple[str, ...],
+        params: LogSlice,
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of the log."""
+        with self._sessions.lease(f"reading changes of {unit.unit_id}") as session:
+            relation = _present(session, unit)
+            check_unchanged(relation, unit, columns)
+            check_log(session, unit, relation, params)
+        stream = ChangeStream(
+            PostgresConfig.from_json(dict(self._spec.config)),
+            self._spec.secrets.get("password"),
+            self._spec.host_policy,
+            slot=params.slot,
+            publication=params.slot,
+            position=lsn_of(params.lower),
+        )
+        try:
+            yield from LogReader(self._sessions, unit, columns, key, params).batches(stream)
+        finally:
+            stream.close()
 
 
 def _checked(
@@ -174,12 +263,25 @@ def _checked(
         raise ValidationError(
             "this source has no filters; make a view and ingest that", field="filter"
         )
+    return _selected(unit, policy)
+
+
+def _selected(unit: EndpointUnitDescriptor, policy: IngestionPolicy) -> tuple[SelectedColumn, ...]:
+    """The columns that are read.
+
+    Raises:
+        ValidationError: The policy does not fit, or a column cannot be read from a log.
+    """
+    columns = selected_columns(unit, policy)
     if policy.run_mode is RunMode.CDC:
-        raise PlanError(
-            f"{unit.unit_id}: this source has no cdc mode; use full or incremental",
-            unit_id=unit.unit_id,
-        )
-    return selected_columns(unit, policy)
+        for column in columns:
+            if column.mapping.expression != "{}":
+                raise ValidationError(
+                    f"column {column.name!r} of type {column.native_type} comes from the log as "
+                    'text with a currency sign; choose "text" for it in encodings, or leave it out',
+                    field=f"encodings.{column.name}",
+                )
+    return columns
 
 
 def _present(session: Session, unit: EndpointUnitDescriptor) -> Relation:

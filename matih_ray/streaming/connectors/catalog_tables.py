@@ -1,41 +1,31 @@
-"""Tables of the Iceberg catalog: created by scripts, appended to by jobs, once."""
+"""Tables of the Iceberg catalog: created by scripts, written to by jobs, once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pyarrow as pa
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+from pyiceberg.table import Table
 
 from matih_ray.errors import NotFoundError
 from matih_ray.model.checkpoint import StreamKey
-from matih_ray.model.ids import EndpointId, RunId, SinkId, TenantId, UnitId
-from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.policy import WriteMode
-from matih_ray.model.receipt import CommitMarker, WriteReceipt
-from matih_ray.model.value import JsonValue, Value
+from matih_ray.model.ids import EndpointId, SinkId, TenantId, UnitId
+from matih_ray.model.policy import MergeRule, WriteMode
 from matih_ray.settings import Settings
-from matih_ray.sinks.base import PreparedTarget, SinkTarget, SliceWriter
+from matih_ray.sinks.base import SinkTarget
 from matih_ray.sinks.iceberg import IcebergSink
 from matih_ray.sinks.iceberg.boundary import mapped
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.sinks.iceberg.naming import table_identifier
+from matih_ray.streaming.connectors.catalog_sinks import CatalogSink, Owner, PreparedCommit
+from matih_ray.streaming.connectors.catalog_upserts import UpsertSink
+
+__all__ = ["CatalogSink", "CatalogTables", "Owner", "PreparedCommit"]
 
 # The only tenant that a job in one process has.
 TENANT = TenantId("default")
-
-
-class Owner(Value):
-    """Whose commits these are: the job, which outlives processes, and the process's epoch."""
-
-    job_id: str
-    epoch: int = 1
-
-
-class PreparedCommit(Value):
-    """All that a commit needs, by whichever process: what a checkpoint holds of it."""
-
-    target: PreparedTarget
-    receipt: WriteReceipt | None
-    marker: CommitMarker
 
 
 class CatalogTables:
@@ -56,32 +46,60 @@ class CatalogTables:
         Raises:
             NotFoundError: There is no such table.
         """
-        config = CatalogConfig.from_settings(self._settings)
-        name = ".".join(path)
-        with mapped(f"load table {name}", config):
-            try:
-                table = open_catalog(config).load_table(table_identifier(self._inside(path)))
-            except (NoSuchTableError, NoSuchNamespaceError):
-                raise NotFoundError(
-                    f"there is no table {name}; create it with a CREATE TABLE script", table=name
-                ) from None
-        return table.schema().as_arrow()
+        return self._loaded(path).schema().as_arrow()
+
+    def properties(self, path: tuple[str, ...]) -> Mapping[str, str]:
+        """The properties of a table.
+
+        Raises:
+            NotFoundError: There is no such table.
+        """
+        return self._loaded(path).properties
 
     def create(
-        self, path: tuple[str, ...], schema: pa.Schema, partition_by: tuple[str, ...]
+        self,
+        path: tuple[str, ...],
+        schema: pa.Schema,
+        partition_by: tuple[str, ...],
+        properties: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a table unless it is there; one that is there must fit.
+        """Create a table with properties unless it is there; one that is there must fit.
 
         Raises:
             SchemaMismatchError: It has other columns.
         """
         sink = IcebergSink.from_settings(self._settings, self._tenant_id)
-        sink.prepare(self._target(path, schema, "ddl", partition_by))
+        target = self._target(path, schema, "ddl", partition_by)
+        sink.prepare(replace(target, properties=dict(properties or {})))
 
     def open_sink(self, path: tuple[str, ...], schema: pa.Schema, owner: Owner) -> CatalogSink:
         """Append to a table, as this owner."""
         sink = IcebergSink.from_settings(self._settings, self._tenant_id)
         return CatalogSink(sink, self._target(path, schema, owner.job_id), owner)
+
+    def open_upserts(
+        self, path: tuple[str, ...], schema: pa.Schema, owner: Owner, key: tuple[str, ...]
+    ) -> UpsertSink:
+        """Merge into a table by key, as this owner.
+
+        Raises:
+            ValidationError: The key has columns that cannot be one.
+        """
+        sink = IcebergSink.from_settings(self._settings, self._tenant_id)
+        target = self._target(path, schema, owner.job_id)
+        merged = replace(target, write_mode=WriteMode.MERGE, merge=MergeRule(key=key))
+        return UpsertSink(sink, merged, owner)
+
+    def _loaded(self, path: tuple[str, ...]) -> Table:
+        config = CatalogConfig.from_settings(self._settings)
+        name = ".".join(path)
+        with mapped(f"load table {name}", config):
+            try:
+                return open_catalog(config).load_table(table_identifier(self._inside(path)))
+            except (NoSuchTableError, NoSuchNamespaceError):
+                raise NotFoundError(
+                    f"there is no table {name}; create it with a CREATE TABLE script", table=name
+                ) from None
 
     def _inside(self, path: tuple[str, ...]) -> tuple[str, ...]:
         return (*self._above, *path[1:])
@@ -102,63 +120,3 @@ class CatalogTables:
         )
         inside = self._inside(path)
         return SinkTarget(stream, inside, schema, WriteMode.APPEND, partition_by=partition_by)
-
-
-class CatalogSink:
-    """Appends to an Iceberg table: a commit for each checkpoint that has rows.
-
-    Each job is a stream of its own, with its own chain of markers: jobs that write to one table do
-    not fence each other, and two owners of one job do.
-    """
-
-    is_marked = True
-
-    def __init__(self, sink: IcebergSink, target: SinkTarget, owner: Owner) -> None:
-        self._sink = sink
-        self._owner = owner
-        self._prepared = sink.prepare(target)
-        self._writer: SliceWriter | None = None
-        self.marker = sink.last_marker(self._prepared)
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Write a batch to data files."""
-        if self._writer is None:
-            slice_ = IngestionSlice(key=f"commit-{self._sequence}", sequence=self._sequence)
-            self._writer = self._sink.writer(self._prepared, slice_)
-        self._writer.write(batch)
-
-    def prepare(self, *, always: bool = False) -> JsonValue:
-        """Finish the data files; `marker` is then the one that this commit will leave."""
-        if self._writer is None and not always:
-            return None
-        receipt = None if self._writer is None else self._writer.close()
-        self._writer = None
-        rows = 0 if self.marker is None else self.marker.rows_total
-        self.marker = CommitMarker(
-            run_id=RunId(self._owner.job_id),
-            epoch=self._owner.epoch,
-            sequence=self._sequence,
-            through=self._sequence,
-            rows_total=rows + (0 if receipt is None else receipt.rows),
-        )
-        made = PreparedCommit(target=self._prepared, receipt=receipt, marker=self.marker)
-        return made.to_dict()
-
-    def commit(self, prepared: JsonValue) -> None:
-        """Append with the marker, or find that this was done."""
-        if not isinstance(prepared, dict):
-            return
-        made = PreparedCommit.from_json(prepared)
-        receipts = [] if made.receipt is None else [made.receipt]
-        self._sink.commit(made.target, receipts, made.marker)
-        self.marker = made.marker
-
-    def abort(self) -> None:
-        """Drop data files that nobody was told of."""
-        if self._writer is not None:
-            self._writer.abort()
-            self._writer = None
-
-    @property
-    def _sequence(self) -> int:
-        return 1 if self.marker is None else self.marker.sequence + 1

@@ -7,18 +7,18 @@ one by one with Flink's own coercions. So exactness costs only where rows need i
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json
 
 from matih_ray.errors import SqlInvalidError, SqlNotSupportedError, StreamRowError
+from matih_ray.streaming.connectors.json_times import FORMS, parsed
 from matih_ray.streaming.sql.casts import parse_timestamps
 from matih_ray.streaming.sql.types import BITS, FlinkType
 
@@ -26,12 +26,6 @@ from matih_ray.streaming.sql.types import BITS, FlinkType
 FEW_LINES = 32
 # Types whose JSON values Arrow's reader checks as strictly as is needed.
 _DIRECT = ("BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "DOUBLE", "STRING")
-_FORMS = {
-    ("SQL", "TIMESTAMP"): r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,9})?$",
-    ("ISO-8601", "TIMESTAMP"): r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?$",
-    ("SQL", "TIMESTAMP_LTZ"): r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$",
-    ("ISO-8601", "TIMESTAMP_LTZ"): r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$",
-}
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class _BadValueError(ValueError):
 
 
 class JsonFormat:
-    """Decodes blocks of lines; `bad_rows` counts what could not be read and was left out."""
+    """Decodes blocks of lines, or values by several threads at a time."""
 
     def __init__(self, fields: Mapping[str, FlinkType], options: JsonOptions) -> None:
         if options.timestamps not in ("SQL", "ISO-8601"):
@@ -78,7 +72,6 @@ class JsonFormat:
         self._direct = not options.fail_on_missing and all(
             _is_direct(kind) or kind.is_time for kind in fields.values()
         )
-        self.bad_rows = 0
         self.left_out: list[tuple[str, bytes]] = []  # of lines: why, and what
 
     def decode(self, block: bytes) -> list[pa.RecordBatch]:
@@ -89,7 +82,7 @@ class JsonFormat:
         """
         block = block.strip(b"\n")
         # first as it is: what has empty lines or other line ends is found out by that
-        whole = self._at_once(block, block.count(b"\n") + 1) if self._direct else None
+        whole = self._at_once(block) if self._direct else None
         if whole is not None:
             return [whole]
         if b"\r" in block or b"\n\n" in block:
@@ -134,28 +127,31 @@ class JsonFormat:
         return Decoded(self._batch(rows), numbers, tuple(bad))
 
     def _decode(self, block: bytes) -> list[pa.RecordBatch]:
-        count = block.count(b"\n") + 1
-        batch = self._at_once(block, count) if self._direct else None
+        batch = self._at_once(block) if self._direct else None
         if batch is not None:
             return [batch]
-        if count <= FEW_LINES:
+        if block.count(b"\n") < FEW_LINES:
             return [self._one_by_one(block.split(b"\n"))]
         middle = block.find(b"\n", len(block) // 2)
         if middle < 0:
             middle = block.rfind(b"\n")
         return [*self._decode(block[:middle]), *self._decode(block[middle + 1 :])]
 
-    def _at_once(self, block: bytes, count: int) -> pa.RecordBatch | None:
-        """The block by Arrow's reader, or None if Flink might read it otherwise."""
+    def _at_once(self, block: bytes, count: int | None = None) -> pa.RecordBatch | None:
+        """The block by Arrow's reader, or None if Flink might read it otherwise. It has so many
+        objects, or as many as it has lines."""
         # an object a line, neither less nor more: valid JSON has no `}` newline `{` within a value
         if not (block.startswith(b"{") and block.endswith(b"}")):
             return None
-        if block.count(b"}\n{") != count - 1 or not _is_utf8(block):
+        ends, between = _line_ends(block)
+        count = ends + 1 if count is None else count
+        if between != count - 1 or not _is_utf8(block):
             return None
         try:
             table = pyarrow.json.read_json(
-                io.BytesIO(block),
-                read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1),
+                pa.BufferReader(block),
+                # whoever wants several threads decodes several blocks
+                read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
                 parse_options=pyarrow.json.ParseOptions(
                     explicit_schema=self._read_schema, unexpected_field_behavior="ignore"
                 ),
@@ -169,8 +165,7 @@ class JsonFormat:
         for name, kind in self._fields.items():
             column = table.column(name).combine_chunks()
             if kind.is_time:
-                form = _FORMS[self._options.timestamps, kind.kind]
-                found = _times(column, kind, form)
+                found = parsed(column, kind, self._options.timestamps)
                 if found.null_count != column.null_count:
                     return None
                 column = found
@@ -203,7 +198,6 @@ class JsonFormat:
         """Why a row is left out, or the error that stops the job."""
         why = str(error) if isinstance(error, _BadValueError) else "it is no JSON object"
         if self._options.ignore_errors or self._options.keep_bad:
-            self.bad_rows += 1
             return why
         raise StreamRowError(
             f"a row cannot be read: {why}; 'json.ignore-parse-errors' = 'true' goes on"
@@ -240,12 +234,13 @@ def _is_utf8(block: bytes) -> bool:
     return True
 
 
-def _times(column: pa.Array, kind: FlinkType, form: str) -> pa.Array:
-    matches = pc.match_substring_regex(column, form)
-    text = pc.if_else(matches, column, pa.scalar(None, pa.string()))
-    if kind.kind == "TIMESTAMP_LTZ":
-        text = pc.utf8_rtrim(text, "Z")
-    return parse_timestamps(text, kind, "^")
+def _line_ends(block: bytes) -> tuple[int, int]:
+    """How many there are, and how many of them are between two objects. The block begins and ends
+    with neither of them."""
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    between = (text[ends - 1] == ord("}")) & (text[ends + 1] == ord("{"))
+    return len(ends), int(np.count_nonzero(between))
 
 
 class _Text(str):
@@ -265,7 +260,7 @@ def _converter(kind: FlinkType, options: JsonOptions) -> _Converter:
         SqlNotSupportedError: The type cannot be read from JSON here.
     """
     if kind.is_time:
-        form = re.compile(_FORMS[options.timestamps, kind.kind])
+        form = re.compile(FORMS[options.timestamps, kind.kind])
         return lambda value: _time(value, kind, form)
     if kind.element is not None:
         inner = _converter(kind.element, options)

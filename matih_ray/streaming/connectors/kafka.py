@@ -10,10 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
-import pyarrow as pa
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -22,22 +20,22 @@ from matih_ray.errors import (
     SourceChangedError,
     SourceTimeoutError,
     SqlInvalidError,
-    StreamRowError,
 )
 from matih_ray.model.value import JsonValue
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.sources.kafka.failures import Problems, mapped_errors, typed
 from matih_ray.sources.probe import probe
-from matih_ray.streaming.connectors.json_format import Decoded, JsonFormat
-from matih_ray.streaming.connectors.kafka_metadata import Envelope, envelope_columns
+from matih_ray.streaming.connectors.json_format import JsonFormat
+from matih_ray.streaming.connectors.kafka_messages import Decoder, Key, by_partition, name_of
 from matih_ray.streaming.connectors.kafka_offsets import Offsets
 from matih_ray.streaming.connectors.kafka_options import KafkaTable
-from matih_ray.streaming.connectors.reader import BadRow, MetadataColumn, Polled
+from matih_ray.streaming.connectors.reader import MetadataColumn, Polled
 from matih_ray.streaming.connectors.shares import WHOLE, Share
 from matih_ray.streaming.sql.types import FlinkType
 
-# Messages asked for at once: the client answers with what it has, and larger pages are not faster.
-PAGE_MESSAGES = 5_000
+# Messages asked for at once. Each is an object of Python's; so many stay in the processor's cache
+# until they are let go of, and pages of 5,000 cost twice as much a message.
+PAGE_MESSAGES = 500
 # A page is waited for so long; what has come by then is a batch.
 PAGE_WAIT_S = 0.05
 # Python's copies of values that one batch is made of.
@@ -52,7 +50,6 @@ _END = KafkaError._PARTITION_EOF  # noqa: SLF001 the library's public name
 _OF_THE_GROUP = frozenset(
     {KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.COORDINATOR_NOT_AVAILABLE}
 )
-_Key = tuple[str, int]
 
 log = structlog.get_logger(__name__)
 
@@ -82,14 +79,13 @@ class KafkaReader:
     ) -> None:
         self._table = table
         self._share = share
-        self._format = JsonFormat(fields, table.format)
-        self._metadata = dict(metadata)
+        self._decoder = Decoder(JsonFormat(fields, table.format), metadata)
         self._policy = policy
         self._problems = Problems()
         self._consumer: Consumer | None = None
         self._offsets: Offsets | None = None
-        self._places: dict[_Key, _Place] = {}
-        self._at_end: set[_Key] = set()
+        self._places: dict[Key, _Place] = {}
+        self._at_end: set[Key] = set()
         self._discovered_s = 0.0
 
     def open(self, positions: Mapping[str, JsonValue] | None) -> None:
@@ -101,7 +97,7 @@ class KafkaReader:
         gone = sorted(set(known) - set(found))
         if gone:
             raise SourceChangedError(
-                f"table {self._table.name}: partition {_name(gone[0])} is in the checkpoint and "
+                f"table {self._table.name}: partition {name_of(gone[0])} is in the checkpoint and "
                 "not in the cluster; was the topic made again?"
             )
         for key, at in known.items():
@@ -114,38 +110,37 @@ class KafkaReader:
 
     def partitions(self) -> Sequence[str]:
         """`topic/number` of each."""
-        return [_name(key) for key in self._places]
+        return [name_of(key) for key in self._places]
 
     def poll(self, max_rows: int, timeout_s: float) -> Sequence[Polled]:
         """A batch of each partition that has something."""
         self._discover()
         deadline = time.monotonic() + timeout_s
-        envelopes: list[Envelope] = []
-        rows, size = 0, 0
-        while rows < max_rows and size < BATCH_BYTES:
-            page = self._page(min(PAGE_MESSAGES, max_rows - rows))
-            taken = self._taken(page)
-            envelopes += taken
-            rows += sum(len(one.values) for one in taken)
-            size += sum(sum(map(len, one.values)) for one in taken)
-            if time.monotonic() >= deadline or (rows and not page):
+        decoder, topics = self._decoder, {topic for topic, _ in self._places}
+        while decoder.rows < max_rows and decoder.size_bytes < BATCH_BYTES:
+            page, ends = self._page(min(PAGE_MESSAGES, max_rows - decoder.rows))
+            for key, messages in by_partition(page, topics):
+                decoder.take(key, self._before_end(key, messages))
+            for key, offset in ends.items():
+                self._reached(key, offset)
+            if time.monotonic() >= deadline or (decoder.rows and not page):
                 break
-        return self._decoded(envelopes)
+        return decoder.decoded()
 
     def positions(self) -> dict[str, JsonValue]:
         """Next offsets, and ends."""
         return {
-            _name(key): {"next": place.next, "end": place.end}
+            name_of(key): {"next": place.next, "end": place.end}
             for key, place in self._places.items()
         }
 
     def caught_up(self) -> Sequence[str]:
         """Partitions whose end was reached."""
-        return [_name(key) for key in self._at_end]
+        return [name_of(key) for key in self._at_end]
 
     def finished(self) -> Sequence[str]:
         """Partitions that were read to the end of a bounded read."""
-        return [_name(key) for key, place in self._places.items() if place.finished]
+        return [name_of(key) for key, place in self._places.items() if place.finished]
 
     def finds_more(self) -> bool:
         """Whether new partitions are looked for, or whether the read has no end."""
@@ -163,6 +158,7 @@ class KafkaReader:
 
     def close(self) -> None:
         """Leave."""
+        self._decoder.close()
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
@@ -236,7 +232,7 @@ class KafkaReader:
 
     # --- partitions --------------------------------------------------------------------------
 
-    def _begun(self, keys: list[_Key], *, at_first: bool) -> dict[_Key, _Place]:
+    def _begun(self, keys: list[Key], *, at_first: bool) -> dict[Key, _Place]:
         assert self._offsets is not None  # noqa: S101 - opened
         starts = self._offsets.first(keys) if at_first else self._offsets.starts(keys)
         ends = self._offsets.ends(keys)
@@ -270,84 +266,48 @@ class KafkaReader:
 
     # --- messages ----------------------------------------------------------------------------
 
-    def _page(self, wanted: int) -> list[Message]:
+    def _page(self, wanted: int) -> tuple[list[Message], dict[Key, int]]:
+        """Messages, and at which offsets the broker had no more of a partition."""
         if self._consumer is None:
             raise SourceTimeoutError(f"table {self._table.name} is not open")
         with mapped_errors(f"table {self._table.name}"):
             found = self._consumer.consume(wanted, PAGE_WAIT_S)
-        bad = [message for message in found if message.error() is not None]
-        for message in bad:
-            code = message.error().code()
-            if code == _END:
-                self._reached((message.topic(), message.partition()), int(message.offset()))
-            elif code not in _OF_THE_GROUP:
-                raise typed(message.error(), f"reading table {self._table.name}")
         if not found and (error := self._problems.final(f"reading table {self._table.name}")):
             raise error
-        return [message for message in found if message.error() is None] if bad else found
+        errors = list(map(Message.error, found))
+        if not any(errors):
+            return found, {}
+        page: list[Message] = []
+        ends: dict[Key, int] = {}
+        for message, error in zip(found, errors, strict=True):
+            if error is None:
+                page.append(message)
+            elif error.code() == _END:
+                ends[message.topic(), message.partition()] = int(message.offset())
+            elif error.code() not in _OF_THE_GROUP:
+                raise typed(error, f"reading table {self._table.name}")
+        return page, ends
 
-    def _reached(self, key: _Key, offset: int) -> None:
-        """The broker has no more: what is left of a bounded read holds no message."""
-        self._at_end.add(key)
+    def _reached(self, key: Key, offset: int) -> None:
+        """The broker had no more at this offset: what is left of a bounded read before it holds no
+        message."""
         place = self._places[key]
+        if offset < place.next:
+            return  # more has come since
+        self._at_end.add(key)
         if place.end is not None and offset >= place.end:
             place.next = max(place.next, place.end)
 
-    def _taken(self, page: list[Message]) -> list[Envelope]:
-        """The messages by partition, without those beyond the end and those without a value."""
-        taken = []
-        for key, run in groupby(page, lambda message: (message.topic(), message.partition())):
-            messages = list(run)
-            place = self._places[key]
-            self._at_end.discard(key)
-            if place.end is not None and messages[-1].offset() >= place.end:
-                messages = [one for one in messages if one.offset() < place.end]
-                place.next = place.end
-            elif messages:
-                place.next = int(messages[-1].offset()) + 1
-            values = [message.value() for message in messages]
-            if None in values:
-                messages = [one for one in messages if one.value() is not None]
-                values = [one.value() for one in messages]
-            if values:
-                taken.append(Envelope(*key, values, messages))
-        return taken
-
-    def _decoded(self, envelopes: list[Envelope]) -> list[Polled]:
-        by_key: dict[_Key, list[Envelope]] = {}
-        for one in envelopes:
-            by_key.setdefault((one.topic, one.partition), []).append(one)
-        found = []
-        for key, parts in by_key.items():
-            values = [value for part in parts for value in part.values]
-            messages = [message for part in parts for message in part.messages]
-            try:
-                decoded = self._format.decode_values(values)
-            except StreamRowError as error:
-                where = f"{_name(key)}, offsets {messages[0].offset()} to {messages[-1].offset()}"
-                raise StreamRowError(f"{where}: {error.message}") from None
-            found += [self._polled(key, one, messages) for one in decoded]
-        return found
-
-    def _polled(self, key: _Key, decoded: Decoded, messages: list[Message]) -> Polled:
-        batch = decoded.batch
-        if self._metadata:
-            rows = messages
-            if decoded.numbers is not None:
-                rows = [messages[number] for number in decoded.numbers]
-            columns = envelope_columns(rows, self._metadata)
-            names = [*batch.schema.names, *columns]
-            batch = pa.record_batch([*batch.columns, *columns.values()], names=names)
-        bad = tuple(
-            BadRow(str(messages[number].offset()), why, messages[number].value() or b"")
-            for number, why in decoded.bad
-        )
-
-        def origin(row: int) -> tuple[str, bytes]:
-            number = row if decoded.numbers is None else decoded.numbers[row]
-            return str(messages[number].offset()), messages[number].value() or b""
-
-        return Polled(_name(key), batch, bad=bad, origin=origin)
+    def _before_end(self, key: Key, messages: list[Message]) -> list[Message]:
+        """Those of a partition that are to be read, which then were."""
+        place = self._places[key]
+        self._at_end.discard(key)
+        if place.end is not None and messages[-1].offset() >= place.end:
+            messages = [one for one in messages if one.offset() < place.end]
+            place.next = place.end
+        else:
+            place.next = int(messages[-1].offset()) + 1
+        return messages
 
 
 def _committed(error: KafkaError | None, _: list[TopicPartition]) -> None:
@@ -355,11 +315,7 @@ def _committed(error: KafkaError | None, _: list[TopicPartition]) -> None:
         log.warning("group_offsets_not_committed", detail=error.str())
 
 
-def _name(key: _Key) -> str:
-    return f"{key[0]}/{key[1]}"
-
-
-def _key(name: str) -> _Key:
+def _key(name: str) -> Key:
     topic, _, number = name.rpartition("/")
     return topic, int(number)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Message
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME
 
 from matih_ray.streaming.connectors.reader import MetadataColumn
 from matih_ray.streaming.sql.casts import cast_function
@@ -17,16 +16,6 @@ _TIMESTAMP_TYPES = {
     TIMESTAMP_CREATE_TIME: "CreateTime",
     TIMESTAMP_LOG_APPEND_TIME: "LogAppendTime",
 }
-
-
-@dataclass(frozen=True)
-class Envelope:
-    """Messages of one partition that follow each other, all with values."""
-
-    topic: str
-    partition: int
-    values: list[bytes]
-    messages: list[Message]
 
 
 def _time(message: Any) -> int | None:
@@ -50,12 +39,15 @@ KEYS: dict[str, tuple[FlinkType, _Read]] = {
 
 
 def envelope_columns(
-    messages: Sequence[Message], columns: Mapping[str, MetadataColumn]
+    read: Mapping[str, Sequence[object]],
+    numbers: Sequence[int] | None,
+    columns: Mapping[str, MetadataColumn],
 ) -> dict[str, pa.Array]:
-    """The metadata columns of these messages."""
+    """The metadata columns of rows, which are of the messages with these numbers, or of one message
+    each; `read` is what each column's messages have."""
     found = {}
     for name, column in columns.items():
-        kind, read = KEYS[column.key]
-        values = pa.array([read(message) for message in messages], kind.arrow)
-        found[name] = cast_function(kind, column.type)(values)
+        kind, _ = KEYS[column.key]
+        of = read[name] if numbers is None else [read[name][number] for number in numbers]
+        found[name] = cast_function(kind, column.type)(pa.array(of, kind.arrow))
     return found

@@ -63,7 +63,7 @@ BATCH_BYTES = 64 << 20
 # between two of them by chance only when a checkpoint is due.
 LARGEST = 2
 # Messages between two looks at the clock.
-STRIDE = 100
+STRIDE = 256
 # How often the server is asked how much it keeps for the slot.
 LOOK_S = 10.0
 
@@ -109,6 +109,7 @@ class PostgresChangesReader:
         self._columns = Columns({})
         self._snapshot: TableSnapshot | None = None
         self._batches: Iterator[pa.RecordBatch] | None = None
+        self._ahead: list[bytes] = []  # messages that are not for the batch at hand any more
         self._early: list[Polled] = []  # rows from before the table changed
         self._begun = False
         self._stream: ChangeStream | None = None
@@ -264,7 +265,9 @@ class PostgresChangesReader:
         )  # fmt: skip
 
     def _take_snapshot(self, relation: Relation) -> None:
-        self._snapshot = TableSnapshot(self._sessions.open(), relation, list(self._fields))
+        self._snapshot = TableSnapshot(
+            self._sessions.open, relation, list(self._fields), self._table.snapshot_parallelism
+        )
         self._batches = self._snapshot.batches(self._columns.decoder)
         if self._transactions is not None:
             self._transactions.view = self._snapshot.view
@@ -299,17 +302,11 @@ class PostgresChangesReader:
         """Read until enough has come, nothing more has, or the time is over; to the end of the
         transaction, unless it is much larger."""
         deadline = time.monotonic() + timeout_s
-        read, take = stream.read, into.take
         enough, self._at_end = False, False
         while into.rows < max_rows * LARGEST and into.size < BATCH_BYTES * LARGEST:
-            for _ in range(STRIDE):
-                message = read()
-                if message is None:
-                    break
-                take(message)
-                if enough and not into.inside:
-                    return
-            else:
+            messages = self._ahead or stream.read_many(STRIDE)
+            self._ahead = messages[into.take_all(messages, to_end=enough) :]
+            if messages:
                 filled = into.rows >= max_rows or into.size >= BATCH_BYTES
                 enough = filled or time.monotonic() >= deadline
                 if enough and not into.inside:

@@ -22,6 +22,9 @@ INITIAL, LATEST, COMMITTED, SNAPSHOT = STARTUPS = (
 )
 _MODES = ("all", "upsert")
 _STARTUP = "scan.startup.mode"
+_PARALLELISM = "scan.snapshot.parallelism"
+# Connections that read the rows that are there: one for each of few cores.
+DEFAULT_PARALLELISM, MAX_PARALLELISM = 2, 32
 _APPEND_ONLY = "scan.read-changelog-as-append-only.enabled"
 _PUBLICATION = "debezium.publication.name"
 _SSL_MODE = "debezium.database.sslmode"
@@ -31,7 +34,7 @@ _KNOWN = frozenset(
         "connector", "hostname", "port", "username", "password", "database-name", "schema-name",
         "table-name", "slot.name", "decoding.plugin.name", "changelog-mode", "connect.timeout",
         "slot.max-lag", "scan.watermark.idle-timeout", _STARTUP, _APPEND_ONLY, _PUBLICATION,
-        _SSL_MODE, _SSL_ROOT,
+        _SSL_MODE, _SSL_ROOT, _PARALLELISM,
     }
 )  # fmt: skip
 _NO_EFFECT = frozenset(
@@ -67,6 +70,7 @@ class ChangesTable:
     upsert: bool = False
     append_only: bool = False
     max_lag_bytes: int | None = None
+    snapshot_parallelism: int = 1
 
 
 def changes_table(table: CreateTable) -> ChangesTable:
@@ -105,6 +109,7 @@ def changes_table(table: CreateTable) -> ChangesTable:
         upsert=_one_of(table, "changelog-mode", _MODES) == "upsert",
         append_only=flag(table, _APPEND_ONLY),
         max_lag_bytes=_size(table, "slot.max-lag"),
+        snapshot_parallelism=_parallelism(table),
     )
 
 
@@ -134,6 +139,15 @@ def _one_of(table: CreateTable, key: str, allowed: tuple[str, ...]) -> str:
     if found not in allowed:
         raise SqlInvalidError(f"option {key!r} is one of {', '.join(allowed)}", option=key)
     return found
+
+
+def _parallelism(table: CreateTable) -> int:
+    text = option(table, _PARALLELISM, str(DEFAULT_PARALLELISM))
+    if not (text.isdecimal() and 1 <= int(text) <= MAX_PARALLELISM):
+        raise SqlInvalidError(
+            f"option {_PARALLELISM!r} is a number from 1 to {MAX_PARALLELISM}", option=_PARALLELISM
+        )
+    return int(text)
 
 
 def _size(table: CreateTable, key: str) -> int | None:

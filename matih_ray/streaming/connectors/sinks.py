@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -52,6 +54,14 @@ class TableSink(Protocol):
 
     def abort(self) -> None:
         """Drop what was written and not prepared, as far as possible."""
+
+
+@runtime_checkable
+class TakesChanges(Protocol):
+    """A sink of a table whose rows can be replaced and removed."""
+
+    def change(self, batch: pa.RecordBatch, gone: npt.NDArray[np.bool_]) -> None:
+        """Take changes in order: rows as they are now, and those that are gone."""
 
 
 def open_sink(table: CreateTable, schema: pa.Schema, out: IO[str]) -> TableSink:

@@ -74,6 +74,11 @@ def scans(node: Node) -> Iterator[Scan]:
         yield from scans(one)
 
 
+def has_windows(node: Node) -> bool:
+    """Whether a plan aggregates by windows."""
+    return isinstance(node, WindowAggregation) or any(has_windows(one) for one in _inputs(node))
+
+
 def lines(node: Node, depth: int = 0, *, with_options: bool = True) -> Iterator[str]:
     """The plan as indented text, outermost first; options are redacted, or left out."""
     yield "  " * depth + _line(node, with_options=with_options)

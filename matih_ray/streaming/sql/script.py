@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -85,6 +85,15 @@ class CreateTable:
     watermark: tuple[str, exp.Expr] | None = None
     primary_key: tuple[str, ...] = ()
     partition_by: tuple[str, ...] = ()
+    if_not_exists: bool = False
+
+
+@dataclass(frozen=True)
+class CreateTableAs:
+    """`CREATE TABLE … AS`: a table whose columns are the query's, and an INSERT of its rows."""
+
+    table: CreateTable  # without columns
+    query: exp.Expr
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ class CreateView:
     path: tuple[str, ...]
     columns: tuple[str, ...]
     query: exp.Expr
+    if_not_exists: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,15 @@ class Insert:
     explain: bool = False
 
 
-Statement = CreateTable | CreateView | CreateCatalog | SetOption | Insert
+@dataclass(frozen=True)
+class Query:
+    """A query on its own; `limit` is how many rows it asks for."""
+
+    query: exp.Expr
+    limit: int | None = None
+
+
+Statement = CreateTable | CreateTableAs | CreateView | CreateCatalog | SetOption | Insert | Query
 
 
 def parse_script(text: str, variables: Mapping[str, str]) -> list[Statement]:
@@ -196,16 +214,27 @@ def _statement(sql: str, line: int, variables: Mapping[str, str]) -> Statement:
     hidden = _fill(tree, variables)
     if is_catalog:
         return CreateCatalog(tree.this.name, _options(tree, hidden))
-    if isinstance(tree, exp.Create):
-        return _create(tree, hidden)
-    if isinstance(tree, exp.Insert):
-        return _insert(tree, explain=bool(explained))
-    if explained and isinstance(tree, exp.Query):
-        return Insert((), (), tree, explain=True)
+    found = _understood(tree, hidden)
+    if explained and isinstance(found, CreateTableAs):
+        return Insert(found.table.path, (), found.query, explain=True)
+    if explained and isinstance(found, Query):
+        return Insert((), (), found.query, explain=True)
+    if explained and isinstance(found, Insert):
+        return replace(found, explain=True)
+    if found is not None and not explained:
+        return found
     word = sql.split()[0].upper()
     raise SqlNotSupportedError(
         f"statement at line {line}: {word} is not supported here", clause=word
     )
+
+
+def _understood(tree: exp.Expr, hidden: frozenset[int]) -> Statement | None:
+    if isinstance(tree, exp.Create):
+        return _create(tree, hidden)
+    if isinstance(tree, exp.Insert):
+        return _insert(tree)
+    return _query(tree) if isinstance(tree, exp.Query) else None
 
 
 def _first_line(error: SqlglotError) -> str:
@@ -229,16 +258,39 @@ def _value(name: str, variables: Mapping[str, str]) -> str:
 
 
 def _create(tree: exp.Create, hidden: frozenset[int]) -> Statement:
-    kind = tree.kind or ""
+    kind, exists = tree.kind or "", bool(tree.args.get("exists"))
+    if tree.args.get("replace"):
+        raise SqlNotSupportedError("CREATE OR REPLACE is not supported", clause="OR REPLACE")
     if kind == "VIEW":
         columns = tuple(column.name for column in tree.this.expressions)
         table = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
-        return CreateView(path_of(table), columns, tree.expression)
+        return CreateView(path_of(table), columns, tree.expression, exists)
+    if kind == "TABLE" and tree.expression is not None:
+        return _create_as(tree, hidden)
     if kind != "TABLE" or not isinstance(tree.this, exp.Schema):
         raise SqlNotSupportedError(
             f"CREATE {kind or 'statement'} of this form is not supported", clause="CREATE"
         )
     return _table(tree, tree.this, hidden)
+
+
+def _create_as(tree: exp.Create, hidden: frozenset[int]) -> CreateTableAs:
+    if not isinstance(tree.this, exp.Table):
+        raise SqlNotSupportedError(
+            "CREATE TABLE … AS takes its columns from the query; columns, keys and watermarks "
+            "beside them are not supported",
+            clause="AS",
+        )
+    if not isinstance(tree.expression, exp.Query):
+        raise SqlInvalidError("CREATE TABLE … AS needs a query")
+    table = CreateTable(
+        path_of(tree.this),
+        (),
+        _options(tree, hidden),
+        partition_by=_partitions(tree),
+        if_not_exists=bool(tree.args.get("exists")),
+    )
+    return CreateTableAs(table, tree.expression)
 
 
 def _table(tree: exp.Create, schema: exp.Schema, hidden: frozenset[int]) -> CreateTable:
@@ -255,15 +307,14 @@ def _table(tree: exp.Create, schema: exp.Schema, hidden: frozenset[int]) -> Crea
     names = [column.name for column in columns]
     if len(set(names)) < len(names):
         raise SqlInvalidError(f"table {schema.this.name} has two columns of one name")
-    partitioned = tree.find(exp.PartitionedByProperty)
-    parts = partitioned.this.expressions if partitioned else ()
     return CreateTable(
         path_of(schema.this),
         tuple(columns),
         _options(tree, hidden),
         watermark,
         key,
-        tuple(_partition(part) for part in parts),
+        _partitions(tree),
+        bool(tree.args.get("exists")),
     )
 
 
@@ -289,6 +340,11 @@ def _column(node: exp.Expr) -> ColumnDefinition:
     return ColumnDefinition(node.name, type_of(node.kind), not_null)
 
 
+def _partitions(tree: exp.Create) -> tuple[str, ...]:
+    partitioned = tree.find(exp.PartitionedByProperty)
+    return tuple(_partition(part) for part in partitioned.this.expressions) if partitioned else ()
+
+
 def _partition(node: exp.Expr) -> str:
     """`hour(ts)` and the like, as the Iceberg sink writes them; Flink has plain columns only."""
     if isinstance(node, exp.Identifier | exp.Column):
@@ -309,7 +365,7 @@ def _options(tree: exp.Expr, hidden: frozenset[int]) -> Options:
     return Options(values, frozenset(secret))
 
 
-def _insert(tree: exp.Insert, *, explain: bool) -> Insert:
+def _insert(tree: exp.Insert) -> Insert:
     if tree.args.get("overwrite"):
         raise SqlNotSupportedError("INSERT OVERWRITE is not supported", clause="OVERWRITE")
     target = tree.this
@@ -318,7 +374,17 @@ def _insert(tree: exp.Insert, *, explain: bool) -> Insert:
         columns, target = tuple(one.name for one in target.expressions), target.this
     if not isinstance(tree.expression, exp.Query):
         raise SqlNotSupportedError("INSERT without a query is not supported", clause="VALUES")
-    return Insert(path_of(target), columns, tree.expression, explain)
+    return Insert(path_of(target), columns, tree.expression)
+
+
+def _query(tree: exp.Query) -> Query:
+    """A query without the LIMIT that stands last: it ends whoever reads the rows."""
+    limit = tree.args.get("limit")
+    if not isinstance(limit, exp.Limit) or not limit.expression.is_int:
+        return Query(tree)
+    bare = tree.copy()
+    bare.set("limit", None)
+    return Query(bare, int(limit.expression.name))
 
 
 def path_of(table: exp.Expr) -> tuple[str, ...]:

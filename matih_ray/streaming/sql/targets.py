@@ -10,6 +10,7 @@ from sqlglot import exp
 from matih_ray.errors import SqlInvalidError
 from matih_ray.streaming.sql.expressions import Compiled, cast_to, compile_expression, constant
 from matih_ray.streaming.sql.plan import Calc, Node
+from matih_ray.streaming.sql.script import ColumnDefinition, CreateTable
 from matih_ray.streaming.sql.types import BITS, FlinkType
 
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
@@ -28,6 +29,52 @@ class TargetColumn:
 def target_columns(schema: pa.Schema) -> tuple[TargetColumn, ...]:
     """The columns of an existing table."""
     return tuple(TargetColumn(one.name, one.type, not one.nullable) for one in schema)
+
+
+def declared_columns(table: CreateTable) -> tuple[TargetColumn, ...]:
+    """The columns that a declaration takes rows for: those that are not computed."""
+    return tuple(
+        TargetColumn(one.name, one.type.arrow, one.not_null)
+        for one in table.columns
+        if one.type is not None
+    )
+
+
+def declaration(table: CreateTable) -> str:
+    """The statement that declares a table of physical columns."""
+    name = ".".join(_quoted(part) for part in table.path)
+    columns = ", ".join(
+        f"{_quoted(one.name)} {one.type}{' NOT NULL' if one.not_null else ''}"
+        for one in table.columns
+    )
+    parts = f" PARTITIONED BY ({', '.join(table.partition_by)})" if table.partition_by else ""
+    options = ", ".join(
+        f"{_literal(key)} = {_literal(value)}" for key, value in table.options.values.items()
+    )
+    return f"CREATE TABLE {name} ({columns}){parts}" + (f" WITH ({options})" if options else "")
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def query_columns(node: Node) -> tuple[ColumnDefinition, ...]:
+    """The columns of a table that is made of a query; any may be NULL.
+
+    Raises:
+        SqlInvalidError: A column has no type that a table could have.
+    """
+    for name, kind in node.schema.items():
+        if kind.kind in ("NULL", "INTERVAL"):
+            raise SqlInvalidError(
+                f"column {name} of the query is {kind}, which no table has; write a CAST",
+                column=name,
+            )
+    return tuple(ColumnDefinition(name, kind) for name, kind in node.schema.items())
 
 
 def fitted(node: Node, columns: tuple[TargetColumn, ...], named: tuple[str, ...]) -> Calc:

@@ -1,4 +1,4 @@
-// Apache Flink's own SQL engine for tests: queries over files, their rows as JSON lines.
+// Apache Flink's own SQL engine for tests: queries over files and Kafka, their rows as JSON lines.
 //
 // A line of standard input is the path of a file with statements that are separated by lines of
 // "---", the last of which is a query. Its rows go to <path>.rows, and then <path>.done appears,

@@ -31,13 +31,16 @@ POLL_S = 0.05
 
 _SERVERS = Path(__file__).with_name("servers")
 _MARKER = ".complete"
-_HASHED = ("--require-hashes", "--only-binary", ":all:")
+# The lists are complete, and what they hold may contradict what a package asks for.
+_HASHED = ("--require-hashes", "--no-deps")
+_BUILT = ("--only-binary", ":all:")
 
 
-def environment(name: str, prepare: str = "pass") -> Path:
+def environment(name: str, prepare: str = "pass", *, with_sources: bool = False) -> Path:
     """The directory with the programs of the environment `servers/<name>.txt`, made if need be.
 
-    `prepare` is Python that runs in it once, after the installation.
+    `prepare` is Python that runs in it once, after the installation. With `with_sources` packages
+    may be built here, which only those without a wheel need.
 
     Raises:
         RuntimeError: It could not be made; carries the end of what the installer said.
@@ -51,7 +54,7 @@ def environment(name: str, prepare: str = "pass") -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # let go when the file is closed, by a crash too
         if not (directory / _MARKER).exists():
             shutil.rmtree(directory, ignore_errors=True)
-            _make(directory, pinned)
+            _make(directory, pinned, () if with_sources else _BUILT)
             _run([str(directory / "bin" / "python"), "-c", prepare])
             (directory / _MARKER).touch()
     return directory / "bin"
@@ -126,15 +129,16 @@ class PythonServer:
             return False
 
 
-def _make(directory: Path, pinned: Path) -> None:
+def _make(directory: Path, pinned: Path, allowed: tuple[str, ...]) -> None:
     """With uv where it is at hand, which takes seconds, otherwise with venv and pip."""
     python = str(directory / "bin" / "python")
+    wanted = (*_HASHED, *allowed, "-r", str(pinned))
     if uv := _uv():
         _run([*uv, "venv", "--quiet", "--python", sys.executable, str(directory)])
-        _run([*uv, "pip", "install", "--quiet", "--python", python, *_HASHED, "-r", str(pinned)])
+        _run([*uv, "pip", "install", "--quiet", "--python", python, *wanted])
     else:
         _run([sys.executable, "-m", "venv", str(directory)])
-        _run([python, "-m", "pip", "install", "--quiet", *_HASHED, "-r", str(pinned)])
+        _run([python, "-m", "pip", "install", "--quiet", *wanted])
 
 
 def _uv() -> list[str] | None:

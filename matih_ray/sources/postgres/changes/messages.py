@@ -1,7 +1,6 @@
-"""The messages of `pgoutput`, protocol version 1.
+"""The messages of `pgoutput`, protocol version 1, but for rows, which `tuples` reads many at once.
 
-PostgreSQL's documentation, "Logical Replication Message Formats". Values are text, as the type's
-output function writes them.
+PostgreSQL's documentation, "Logical Replication Message Formats".
 """
 
 from __future__ import annotations
@@ -11,14 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
-from matih_ray.errors import SourceError
-
 # First bytes of messages.
 BEGIN, COMMIT, RELATION = ord("B"), ord("C"), ord("R")
 INSERT, UPDATE, DELETE, TRUNCATE = ord("I"), ord("U"), ord("D"), ord("T")
-# Before a tuple: the new row, the whole old row, the old row's key.
-_NEW, _OLD, _KEY = ord("N"), ord("O"), ord("K")
-_NULL, _UNCHANGED, _TEXT = ord("n"), ord("u"), ord("t")
+# The first byte and the table's number say whose row a message is.
+HEAD_BYTES = 5
 
 _U16 = struct.Struct("!H").unpack_from
 _U32 = struct.Struct("!I").unpack_from
@@ -28,23 +24,18 @@ _COLUMN = struct.Struct("!Ii").unpack_from
 _EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
-class Unchanged:
-    """Stands for a large value that an update did not touch and the server did not send."""
-
-
-UNCHANGED = Unchanged()
-# NULL is None.
-Field = bytes | None | Unchanged
-Tuple = list[Field]
-
-
-@dataclass(frozen=True)
-class Begin:
-    """A transaction that has committed at `final_lsn`; `xid` is 32 bits wide."""
+class Begin(NamedTuple):
+    """A transaction that has committed at `final_lsn`, so many microseconds after the year 2000
+    began; `xid` is 32 bits wide."""
 
     final_lsn: int
-    committed_at: datetime
+    committed_us: int
     xid: int
+
+    @property
+    def committed_at(self) -> datetime:
+        """When it committed."""
+        return _EPOCH + timedelta(microseconds=self.committed_us)
 
 
 @dataclass(frozen=True)
@@ -67,19 +58,9 @@ class RelationMessage:
     columns: tuple[RelationColumn, ...]
 
 
-class Change(NamedTuple):
-    """One row. `old` is there if the server sent it; `whole` says that it is more than the key."""
-
-    kind: int
-    old: Tuple | None
-    whole: bool
-    new: Tuple | None
-
-
 def begin_of(data: bytes) -> Begin:
     """A `B` message."""
-    final_lsn, micros, xid = _BEGIN(data, 1)
-    return Begin(final_lsn, _EPOCH + timedelta(microseconds=micros), xid)
+    return Begin._make(_BEGIN(data, 1))
 
 
 def end_of_commit(data: bytes) -> int:
@@ -104,31 +85,9 @@ def relation_of_message(data: bytes) -> RelationMessage:
     return RelationMessage(oid, schema or "pg_catalog", name, identity, tuple(columns))
 
 
-def relation_oid(data: bytes) -> int:
-    """Which table an `I`, `U` or `D` message is about."""
-    return int(_U32(data, 1)[0])
-
-
-def change_of(data: bytes) -> Change:
-    """An `I`, `U` or `D` message.
-
-    Raises:
-        SourceError: The message has another form, as a later protocol might.
-    """
-    kind, mark = data[0], data[5]
-    old, whole, at = None, mark == _OLD, 6
-    if mark != _NEW:
-        if mark not in (_OLD, _KEY):
-            raise SourceError(f"pgoutput sent a change with a tuple of kind {mark}")
-        old, at = _tuple(data, at)
-        at += 1  # the mark of the new row
-    new = None if kind == DELETE else _tuple(data, at)[0]
-    return Change(kind, old, whole, new)
-
-
-def inserted(data: bytes) -> Tuple:
-    """The row of an `I` message, the most frequent of all."""
-    return _tuple(data, 6)[0]
+def heads_of(oid: int) -> frozenset[bytes]:
+    """How messages about rows of a table begin."""
+    return frozenset(struct.pack("!BI", kind, oid) for kind in (INSERT, UPDATE, DELETE))
 
 
 def truncated(data: bytes) -> tuple[int, ...]:
@@ -146,27 +105,6 @@ def lsn_of(text: str) -> int:
     """The position that a text is."""
     high, low = text.split("/")
     return (int(high, 16) << 32) | int(low, 16)
-
-
-def _tuple(data: bytes, at: int) -> tuple[Tuple, int]:
-    (count,) = _U16(data, at)
-    at += 2
-    fields: Tuple = []
-    for _ in range(count):
-        kind = data[at]
-        if kind == _TEXT:
-            start = at + 5
-            at = start + _U32(data, at + 1)[0]
-            fields.append(data[start:at])
-        elif kind == _NULL:
-            fields.append(None)
-            at += 1
-        elif kind == _UNCHANGED:
-            fields.append(UNCHANGED)
-            at += 1
-        else:
-            raise SourceError(f"pgoutput sent a value of kind {kind}")
-    return fields, at
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:

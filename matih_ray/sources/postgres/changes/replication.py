@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import time
+from itertools import islice
 from typing import Any
 
 import psycopg2
@@ -25,6 +26,8 @@ from matih_ray.sources.postgres.session import TEXT_OUTPUT, address_of, connect
 # The server frees a slot as soon as it sees that its last reader's connection has ended.
 FREE_WITHIN_S = 15.0
 _LOOK_AGAIN_S = 0.2
+# Messages that are returned at once; one alone may be larger.
+READ_BYTES = 8 << 20
 # Longer than any job runs: the client tells nothing on its own.
 _NEVER_S = 10**9
 _IN_USE = "55006"
@@ -74,16 +77,27 @@ class ChangeStream:
             time.sleep(_LOOK_AGAIN_S)
 
     def read(self) -> bytes | None:
-        """The next message, None if none has come.
+        """The next message, None if none has come; see `read_many`."""
+        return next(iter(self.read_many(1)), None)
+
+    def read_many(self, most: int) -> list[bytes]:
+        """The next messages as far as they have come, so many at most; none if none has.
 
         Raises:
             SourceError: The connection was lost, or the server gave up.
         """
+        found: list[bytes] = []
+        left = READ_BYTES
         try:
-            message = self._cursor.read_message()
+            for message in islice(iter(self._cursor.read_message, None), most):
+                payload = message.payload
+                found.append(payload)
+                left -= len(payload)
+                if left < 0:
+                    break
         except psycopg2.Error as error:
             raise typed(error, self._doing) from None
-        return None if message is None else message.payload
+        return found
 
     @property
     def told(self) -> int:

@@ -1,43 +1,49 @@
-"""Messages into rows: lines of COPY's text, the kind of each row, and where the stream stands."""
+"""Messages into rows: the kind of each, the values that are wanted, and where the stream stands.
+
+A message about a row is only kept when it comes; `tuples` reads all that were kept at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import pyarrow as pa
 
-from matih_ray.errors import SourceChangedError, SourceError, UnrepresentableValueError
+from matih_ray.errors import SourceChangedError, SourceError
 from matih_ray.sources.postgres.changes.messages import (
     BEGIN,
     COMMIT,
-    DELETE,
-    INSERT,
+    HEAD_BYTES,
     RELATION,
     TRUNCATE,
-    UNCHANGED,
-    UPDATE,
     Begin,
-    Change,
     RelationMessage,
-    Tuple,
     begin_of,
-    change_of,
     end_of_commit,
-    inserted,
+    heads_of,
     relation_of_message,
-    relation_oid,
     truncated,
+)
+from matih_ray.sources.postgres.changes.tuples import (
+    ADDED,
+    AFTER,
+    BEFORE,
+    REMOVED,
+    Layout,
+    Rows,
+    rows_of,
 )
 from matih_ray.sources.postgres.changes.visibility import SnapshotView
 from matih_ray.sources.postgres.decoding import BlockDecoder
 from matih_ray.sources.postgres.names import unit_id_of
 
-# What happened to a row: inserted, updated (before and after), deleted.
-ADDED, BEFORE, AFTER, REMOVED = range(4)
+__all__ = ["ADDED", "AFTER", "BEFORE", "REMOVED", "Transactions"]
 
-_ESCAPED = ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\t", b"\\t"), (b"\r", b"\\r"))
-_NULL = b"\\N"
+# Messages that are read at once: enough that the cost of a call vanishes, and few enough that what
+# it makes stays in the processor's cache.
+SETTLE_ROWS = 16 * 1024
+# With one more, which PostgreSQL holds below 1 GB, places in their bytes still are 32 bits.
+SETTLE_BYTES = 64 << 20
 
 
 class Transactions:
@@ -69,16 +75,17 @@ class Transactions:
         self._name = name
         self._wanted = tuple(wanted)
         self._check = check
-        self._places: tuple[int, ...] | None = None
-        self._width = 0
+        self._heads = heads_of(oid)
+        self._layout: Layout | None = None
         self._begin: Begin | None = None
         self._skipped = False
         self.position = position
         self.view = view
         self.size = 0  # bytes that are kept
-        self._lines: list[bytes] = []
-        self._kinds = bytearray()
+        self._messages: list[bytes] = []
         self._origins: list[Begin] = []
+        self._settled_bytes = 0
+        self._settled: list[tuple[Rows, list[Begin]]] = []
 
     @property
     def inside(self) -> bool:
@@ -87,39 +94,32 @@ class Transactions:
 
     @property
     def rows(self) -> int:
-        """Rows that are kept."""
-        return len(self._lines)
+        """Changes that are kept; an update may become two rows."""
+        return len(self._messages) + sum(len(begins) for _, begins in self._settled)
 
     def take(self, data: bytes) -> None:
-        """One message.
+        """One message; see `take_all`."""
+        self.take_all((data,))
+
+    def take_all(self, messages: Sequence[bytes], *, to_end: bool = False) -> int:
+        """Messages in order; with `to_end` up to the next place where no transaction is under way.
+        Returns how many were taken.
 
         Raises:
             SourceChangedError: The table was renamed or truncated, or `check` refuses it.
             UnrepresentableValueError: A value that is needed was not sent.
         """
-        kind = data[0]
-        if kind in (INSERT, UPDATE, DELETE):
-            if self._skipped or relation_oid(data) != self._oid:
-                return
-            if kind == INSERT:
-                self._keep(self._chosen(inserted(data), None), ADDED)
-            else:
-                self._changed(change_of(data))
-        elif kind == BEGIN:
-            self._begin = begin_of(data)
-            self._skipped = self.view is not None and self.view.shows(
-                self._begin.xid, self._begin.final_lsn
-            )
-        elif kind == COMMIT:
-            self.reach(end_of_commit(data), ended=True)
-        elif kind == RELATION:
-            self._relation(relation_of_message(data))
-        elif kind == TRUNCATE and not self._skipped and self._oid in truncated(data):
-            raise SourceChangedError(
-                f"{self._table} was truncated: its rows went without being deleted one by one, "
-                "which a stream of changes cannot say; start the job anew",
-                table=self._table,
-            )
+        first = 0
+        for number, data in enumerate(messages):
+            if data[:HEAD_BYTES] in self._heads:
+                continue  # rows are kept in one go with those that follow
+            self._keep(messages[first:number])
+            first = number + 1
+            self._control(data)
+            if to_end and not self.inside:
+                return first
+        self._keep(messages[first:])
+        return len(messages)
 
     def reach(self, lsn: int, *, ended: bool = False) -> None:
         """The server has told all before `lsn`, which counts unless a transaction is under way."""
@@ -134,13 +134,17 @@ class Transactions:
         """The rows that were kept, their kinds (int8) and transactions; they are forgotten.
 
         Raises:
-            UnrepresentableValueError: A value has no exact form.
+            UnrepresentableValueError: A value has no exact form, or is needed and was not sent.
         """
-        batch = decoder.decode(b"".join(self._lines))
-        kinds = pa.array(memoryview(self._kinds), pa.int8())
-        origins = self._origins
-        self._lines, self._kinds, self._origins, self.size = [], bytearray(), [], 0
-        return batch, kinds, origins
+        self._settle()
+        settled, self._settled, self._settled_bytes, self.size = self._settled, [], 0, 0
+        begins = [origins[number] for rows, origins in settled for number in rows.messages.tolist()]
+        columns = [
+            pa.concat_arrays([rows.columns[place] for rows, _ in settled])
+            for place in range(len(self._wanted) if settled else 0)
+        ]
+        kinds = pa.concat_arrays([rows.kinds for rows, _ in settled] or [pa.array([], pa.int8())])
+        return decoder.of_texts(columns, len(kinds)), kinds, begins
 
     # --- rows --------------------------------------------------------------------------------
 
@@ -158,71 +162,48 @@ class Transactions:
                 f"{self._table} was {how}; start the job anew, with a slot of its own",
                 table=self._table,
             )
+        self._settle()  # what came before was sent as the table was then
         self._check(told)
         place = {column.name: number for number, column in enumerate(told.columns)}
-        self._places = tuple(place[name] for name in self._wanted)
-        self._width = len(told.columns)
+        places = tuple(place[name] for name in self._wanted)
+        self._layout = Layout(self._table, len(told.columns), places, self._wanted)
 
-    def _changed(self, change: Change) -> None:
-        if change.kind == DELETE:
-            assert change.old is not None  # noqa: S101 - the protocol says so
-            self._keep(self._chosen(change.old, None), REMOVED)
+    def _control(self, data: bytes) -> None:
+        """A message that is not about a row of the table."""
+        kind = data[0]
+        if kind == BEGIN:
+            self._begin = begin_of(data)
+            self._skipped = self.view is not None and self.view.shows(
+                self._begin.xid, self._begin.final_lsn
+            )
+        elif kind == COMMIT:
+            self.reach(end_of_commit(data), ended=True)
+        elif kind == RELATION:
+            self._relation(relation_of_message(data))
+        elif kind == TRUNCATE and not self._skipped and self._oid in truncated(data):
+            raise SourceChangedError(
+                f"{self._table} was truncated: its rows went without being deleted one by one, "
+                "which a stream of changes cannot say; start the job anew",
+                table=self._table,
+            )
+
+    def _keep(self, messages: Sequence[bytes]) -> None:
+        if self._skipped or not messages:
             return
-        assert change.new is not None  # noqa: S101 - as above
-        whole = change.old if change.whole else None
-        if whole is not None:
-            self._keep(self._chosen(whole, None), BEFORE)
-        elif change.old is not None:  # the key itself has changed: the row of the old one is gone
-            self._keep(self._chosen(change.old, None), REMOVED)
-        self._keep(self._chosen(change.new, whole), AFTER)
+        assert self._begin is not None  # noqa: S101 - the protocol says so
+        self._messages += messages
+        self._origins += [self._begin] * len(messages)
+        self.size += sum(map(len, messages))
+        full = len(self._messages) >= SETTLE_ROWS
+        if full or self.size - self._settled_bytes >= SETTLE_BYTES:
+            self._settle()
 
-    def _chosen(self, fields: Tuple, old: Tuple | None) -> list[bytes | None]:
-        """The values of the wanted columns; those that were not sent are taken from the old row."""
-        if len(fields) != self._width or self._places is None:
-            raise SourceError(f"the server sent a row of {self._table} with {len(fields)} values")
-        chosen = [fields[place] for place in self._places]
-        if UNCHANGED in chosen:
-            for number, place in enumerate(self._places):
-                if chosen[number] is UNCHANGED and old is not None:
-                    chosen[number] = old[place]
-                if chosen[number] is UNCHANGED:
-                    raise self._not_sent(place)
-        return cast("list[bytes | None]", chosen)
-
-    def _not_sent(self, place: int) -> UnrepresentableValueError:
-        assert self._places is not None  # noqa: S101 - as above
-        column = self._wanted[self._places.index(place)]
-        return UnrepresentableValueError(
-            f"an update of {self._table} left the large value of column {column!r} as it was, and "
-            f"the server does not send such; run ALTER TABLE {self._table} REPLICA IDENTITY FULL, "
-            "or leave the column out",
-            column=column,
-        )
-
-    def _keep(self, values: list[bytes | None], kind: int) -> None:
-        assert self._begin is not None  # noqa: S101 - as above
-        line = copy_line(values)
-        self._lines.append(line)
-        self._kinds.append(kind)
-        self._origins.append(self._begin)
-        self.size += len(line)
-
-
-def copy_line(values: Sequence[bytes | None]) -> bytes:
-    """A row as a line of COPY's text format."""
-    line = b"\t".join([_NULL if value is None else value for value in values])
-    if (
-        line.count(b"\\") == values.count(None)  # those of NULLs
-        and line.count(b"\t") < max(1, len(values))
-        and b"\n" not in line
-        and b"\r" not in line
-    ):
-        return line + b"\n"
-    return b"\t".join([_NULL if value is None else _escaped(value) for value in values]) + b"\n"
-
-
-def _escaped(value: bytes) -> bytes:
-    for character, escape in _ESCAPED:
-        if character in value:
-            value = value.replace(character, escape)
-    return value
+    def _settle(self) -> None:
+        """Read the messages that were kept."""
+        if not self._messages:
+            return
+        if self._layout is None:
+            raise SourceError(f"the server sent a row of {self._table} and not what it is like")
+        messages, origins = self._messages, self._origins
+        self._messages, self._origins, self._settled_bytes = [], [], self.size
+        self._settled.append((rows_of(messages, self._layout), origins))
