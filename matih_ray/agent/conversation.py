@@ -25,7 +25,7 @@ class State(str, Enum):
 
 
 class SyncChoice(Value):
-    """How one stream is loaded; `cursor_column` is None for full loads.
+    """How one stream is loaded; `cursor_column` is there for incremental loads alone.
 
     With `merge_key` rows that changed replace those with the same key, without they are added.
     """
@@ -86,6 +86,7 @@ class Conversation(Value):
     connector_id: EndpointId | None = None
     connector_name: str | None = None
     is_connected: bool = False
+    keeps_changes: bool = False
     streams: tuple[Stream, ...] = ()
     unlisted: int = 0
     chosen: tuple[UnitId, ...] = ()

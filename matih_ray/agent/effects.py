@@ -111,8 +111,9 @@ class Backend:
             return failure_of(error)
         test = connector.state.last_test
         version = None if test is None else test.server_version
+        keeps_changes = test is not None and test.capabilities.cdc
         record = connector.record
-        return Connected(record.endpoint_id, record.name, version)
+        return Connected(record.endpoint_id, record.name, version, keeps_changes)
 
     def check_host(self, host: str) -> Event | None:
         """A doubt about a host, if there is one."""

@@ -28,11 +28,13 @@ class Said:
 
 @dataclass(frozen=True)
 class Connected:
-    """The test succeeded; the connector is stored."""
+    """The test succeeded; the connector is stored. `keeps_changes`: its tables can be loaded by the
+    log of their changes."""
 
     connector_id: EndpointId
     name: str
     server_version: str | None = None
+    keeps_changes: bool = False
 
 
 @dataclass(frozen=True)

@@ -299,6 +299,7 @@ def _connected(before: Conversation, event: Connected, templates: Templates) -> 
         connector_id=event.connector_id,
         connector_name=event.name,
         is_connected=True,
+        keeps_changes=event.keeps_changes,
     )
     said = sentences.connected(title, event.name, event.server_version)
     return Step(after, (said,), (DropSecrets(), Discover()))

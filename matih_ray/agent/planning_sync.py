@@ -22,6 +22,7 @@ _CHANGED = re.compile(
 )
 _MODE = re.compile(
     r"\b(?:(?P<full>full(?: load| refresh| sync)?|complete(?:ly)?|from scratch|replace)|"
+    r"(?P<log>cdc|change data capture|change log)|"
     r"(?P<inc>incremental(?:ly)?|append|only new(?: rows)?|delta))\b"
     r"(?:\s+(?:load\s+)?(?:by|on|with|using|cursor)\s+(?:the\s+)?(?:cursor\s+|column\s+)*(?P<cursor>[\w$.-]+))?",
     re.IGNORECASE,
@@ -44,7 +45,6 @@ _DESTINATION = re.compile(
     r"(?:the\s+)?[`'\"]?(?P<other>[\w.-]+)[`'\"]?\s*$",
     re.IGNORECASE,
 )
-_CDC = re.compile(r"\b(?:cdc|change data capture)\b", re.IGNORECASE)
 
 
 def stream_of(unit: EndpointUnitDescriptor) -> Stream:
@@ -90,8 +90,6 @@ def change_sync(before: Conversation, text: str) -> Step | None:
         return _changed_streams(before, match["rest"], is_added=False)
     if match := _DESTINATION.match(text):
         return _with_destination(before, (match["name"] or match["other"]).lower())
-    if _CDC.search(text):
-        return say(before, sentences.NO_CDC)
     step = _with_loading(before, text)
     if step is not None:
         return step
@@ -128,10 +126,12 @@ def _with_destination(before: Conversation, name: str) -> Step:
 def _with_mode(before: Conversation, text: str) -> Conversation | Step | None:
     choices = dict(before.choices)
     is_said = False
-    for part in re.split(r"[;\n]|,\s*(?=\S+\s+(?:full|incremental))", text):
+    for part in re.split(r"[;\n]|,\s*(?=\S+\s+(?:full|incremental|cdc))", text):
         match = _MODE.search(part)
         if match is None:
             continue
+        if match["log"] and not before.keeps_changes:
+            return say(before, sentences.NO_CDC)
         targets = _targets(before, part[: match.start()] + " " + part[match.end() :])
         if not targets:
             return None
@@ -147,6 +147,8 @@ def _with_mode(before: Conversation, text: str) -> Conversation | Step | None:
 def _choice(stream: Stream, match: re.Match[str]) -> SyncChoice | None:
     if match["full"]:
         return SyncChoice()
+    if match["log"]:
+        return SyncChoice(run_mode=RunMode.CDC, merge_key=stream.key)
     cursor = match["cursor"]
     if cursor is None:
         cursor = stream.suggested.cursor_column or next(iter(stream.columns), None)

@@ -259,7 +259,8 @@ def sync_plan(conversation: Conversation) -> str:
         lines.append(f"… and {more} more.")
     lines.append(f"Where to: {shown_destination(conversation)}.")
     lines.append(f"When: {shown_timing(conversation.timing)}.")
-    lines.append("Say `ok`, or what to change, such as `orders full` or `every night at 2`.")
+    log = ", `orders cdc`" if conversation.keeps_changes else ""
+    lines.append(f"Say `ok`, or what to change, such as `orders full`{log} or `every night at 2`.")
     return "\n".join(lines)
 
 
@@ -267,8 +268,11 @@ def shown_choice(choice: SyncChoice) -> str:
     """How a stream is loaded, in words."""
     if choice.run_mode is RunMode.FULL:
         return "full, replacing the table each time"
-    by = f" by {choice.cursor_column}" if choice.cursor_column else ""
     key = ", ".join(choice.merge_key)
+    if choice.run_mode is RunMode.CDC:
+        known = "all rows, then every change from the server's log"
+        return f"{known}, replacing changed rows by {key}" if key else f"{known} as a further row"
+    by = f" by {choice.cursor_column}" if choice.cursor_column else ""
     return f"incremental{by}, replacing changed rows by {key}" if key else f"incremental{by}"
 
 

@@ -201,6 +201,14 @@ def test_how_and_when_can_be_changed():
     assert walk("customers incremental by nothing_like_it", start=known).conversation == known
 
 
+def test_the_log_of_changes_is_for_sources_that_keep_one():
+    known = at(State.CONFIGURE_SYNC)
+    assert walk("orders cdc", start=known).said == (sentences.NO_CDC,)
+    keeping = known.model_copy(update={"keeps_changes": True})
+    choice = walk("orders cdc", start=keeping).conversation.choice(STREAMS[1])
+    assert choice == SyncChoice(run_mode=RunMode.CDC, merge_key=STREAMS[1].key)
+
+
 def test_a_partial_failure_is_told_and_only_what_failed_is_tried_again():
     outcomes = (
         Outcome(unit_id="public.customers", run_id="r1"),

@@ -61,7 +61,7 @@ AUDIT = Stream(
     unit_id="public.audit_log", name="audit_log", rows=9_000_000, columns=("id",), key=("id",),
     reason=REASON_KEY_ONLY,
 )  # fmt: skip
-CONNECTED = Connected(EndpointId("c1"), "postgresql-sales", "PostgreSQL 16.4")
+CONNECTED = Connected(EndpointId("c1"), "postgresql-sales", "PostgreSQL 16.4", keeps_changes=True)
 SINKS = (
     Destination(sink_id=SinkId("iceberg"), name="iceberg"),
     Destination(sink_id=SinkId("raw"), name="raw"),
@@ -126,7 +126,7 @@ CONVERSATIONS: list[tuple[str, list[str], list[Event]]] = [
     ("Not permitted", [LOGIN], [Forbidden()]),
     (
         "Amazon S3, with pasted keys",
-        ["s3", S3_KEYS, "bucket acme-lake in eu-central-1"],
+        ["s3", S3_KEYS, "bucket acme-lake in eu-central-1", "all", "events cdc"],
         [Connected(EndpointId("c2"), "s3-acme-lake"), EVENTS],
     ),
     (
