@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import psycopg2
-from psycopg2 import sql
 
-from matih_ray.errors import OpenTransactionError, PlanError
+from matih_ray.errors import PlanError
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.policy import IngestionPolicy
@@ -27,9 +25,7 @@ from matih_ray.sources.postgres.change_runs.preparing import check_log
 from matih_ray.sources.postgres.change_runs.rows import DELETED, VERSION
 from matih_ray.sources.postgres.changes.messages import lsn_of, lsn_text
 from matih_ray.sources.postgres.changes.prerequisites import check_server
-from matih_ray.sources.postgres.changes.slots import OPEN
-from matih_ray.sources.postgres.changes.snapshot import SETTLE_TIMEOUT_S
-from matih_ray.sources.postgres.changes.visibility import SnapshotView
+from matih_ray.sources.postgres.changes.snapshot import current_view, settle
 from matih_ray.sources.postgres.failures import typed
 from matih_ray.sources.postgres.full import plan_full
 from matih_ray.sources.postgres.session import Session
@@ -42,7 +38,6 @@ LOG_SLICE_BYTES = 256 * 1024 * 1024
 # Each slice makes the server go through its log from where the slot is confirmed, which for eight
 # slices is four times as much as for one.
 MAX_LOG_SLICES = 8
-_LOOK_AGAIN_S = 0.05
 
 _ROWS_NOTE = (
     "the first run reads the rows that are there, in one database snapshot, which holds back "
@@ -159,7 +154,7 @@ class HeldRows:
             SourceError: The table cannot be locked.
         """
         try:
-            _settle(session, plan)
+            settle(session, plan.unit_id)
         except psycopg2.Error as error:
             session.close()
             raise typed(error, f"taking a snapshot of {plan.unit_id}") from None
@@ -168,12 +163,10 @@ class HeldRows:
             raise
         self._held = HeldSnapshot(session, plan)
         try:
-            (text,) = session.row("SELECT pg_current_snapshot()::text")
-            (until,) = session.row("SELECT pg_current_wal_insert_lsn()::text")
+            self._view = current_view(session)
         except psycopg2.Error as error:
             self._held.close()
             raise typed(error, f"taking a snapshot of {plan.unit_id}") from None
-        self._view = SnapshotView.of(text, lsn_of(until))
 
     def bind(self, slice_: IngestionSlice) -> IngestionSlice:
         """The slice, and the cursor behind it, of this snapshot."""
@@ -190,23 +183,3 @@ class HeldRows:
     def close(self) -> None:
         """Let go of snapshot and lock. Safe to call twice."""
         self._held.close()
-
-
-def _settle(session: Session, plan: IngestionPlan) -> None:
-    """Wait until all transactions have ended that are under way.
-
-    One can be in the log as committed and not yet be seen by others, while it waits for a standby.
-    If its commit is before the log's beginning, only the snapshot has it, and must show it.
-    """
-    # a number of our own: whoever began before has a smaller one
-    (under_way,) = session.row("SELECT pg_current_xact_id()::text::bigint")
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
-    while session.row(_OLDEST)[0] < under_way:
-        if time.monotonic() > deadline:
-            raise OpenTransactionError(
-                f"the snapshot of {plan.unit_id} waits for a transaction that stays open; {OPEN}"
-            )
-        time.sleep(_LOOK_AGAIN_S)
-
-
-_OLDEST = sql.SQL("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")

@@ -133,25 +133,42 @@ def _copy(
     return CopyStream(session.connection, str(statement.as_string(session.connection)))
 
 
-def _settled_view(session: Session, relation: Relation) -> SnapshotView:
+def settle(session: Session, name: str) -> None:
+    """Wait until all transactions have ended that are under way, before a snapshot is taken.
+
+    One can be in the log as committed and not yet be seen by others, while it waits for a standby.
+    If its commit is before the log's beginning, only the snapshot has it, and must show it.
+
+    Raises:
+        OpenTransactionError: One stays open.
+    """
     # a number of our own: whoever began before has a smaller one
     (under_way,) = session.row("SELECT pg_current_xact_id()::text::bigint")
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
     while session.row(_OLDEST)[0] < under_way:
         if time.monotonic() > deadline:
             raise OpenTransactionError(
-                f"the snapshot of {relation.name} waits for a transaction that stays open; {OPEN}"
+                f"the snapshot of {name} waits for a transaction that stays open; {OPEN}"
             )
         time.sleep(_LOOK_AGAIN_S)
+
+
+def current_view(session: Session) -> SnapshotView:
+    """What the session's snapshot shows, which it must hold already."""
+    (text,) = session.row("SELECT pg_current_snapshot()::text")
+    (until,) = session.row("SELECT pg_current_wal_insert_lsn()::text")
+    return SnapshotView.of(text, lsn_of(until))
+
+
+def _settled_view(session: Session, relation: Relation) -> SnapshotView:
+    settle(session, relation.name)
     session.rows("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ")
     # before the snapshot, so that the table stays as it was looked at
     session.rows(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(relation.identifier))
     name = unit_id_of(relation.schema, relation.name)
     if relation_of(session, name).columns != relation.columns:
         raise SourceChangedError(f"{name} was changed while it was looked at; try again")
-    (text,) = session.row("SELECT pg_current_snapshot()::text")
-    (until,) = session.row("SELECT pg_current_wal_insert_lsn()::text")
-    return SnapshotView.of(text, lsn_of(until))
+    return current_view(session)
 
 
 _PAGES = sql.SQL(
