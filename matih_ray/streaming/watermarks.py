@@ -15,15 +15,16 @@ END = int(np.iinfo(np.int64).max)
 
 def lowest(parts: Iterable[tuple[int, bool]]) -> tuple[int, bool]:
     """The watermark of parts that each have one and may be idle, and whether they are idle as a
-    whole: then it is the beginning of time, which moves nobody. What has ended waits for nothing,
-    but does not end what is idle."""
+    whole: then it is the highest of theirs, as if that part had become idle last (so does Flink's
+    StatusWatermarkValve). What has ended waits for nothing, but does not end what is idle."""
     known = list(parts)
-    awake = [mark for mark, idle in known if not idle and mark != END]
+    waiting = [(mark, idle) for mark, idle in known if mark != END]
+    awake = [mark for mark, idle in waiting if not idle]
     if awake:
         return min(awake), False
-    if known and not any(idle for mark, idle in known if mark != END):
+    if known and not waiting:
         return END, False
-    return BEGINNING, True
+    return max((mark for mark, _ in waiting), default=BEGINNING), True
 
 
 @dataclass

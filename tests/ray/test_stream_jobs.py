@@ -260,7 +260,7 @@ def test_a_parallel_job_writes_every_window_once_whatever_is_killed(
 @pytest.mark.parametrize(
     ("script", "code"),
     [
-        ("INSERT INTO lake.a.b SELECT 1", "SQL_NOT_SUPPORTED"),
+        ("INSERT INTO lake.a.b SELECT n FROM lake.a.c", "NOT_FOUND"),
         ("SELEKT", "SQL_NOT_SUPPORTED"),
         (SCRIPT.replace("SUM(v)", "SUM(nothing)"), "SQL_INVALID"),
         (
@@ -273,7 +273,7 @@ def test_a_parallel_job_writes_every_window_once_whatever_is_killed(
         ),
         ("CREATE TABLE x (a INT) WITH ('connector' = 'print')", "SQL_INVALID"),
     ],
-    ids=["from", "word", "column", "secret", "file", "print"],
+    ids=["target", "word", "column", "secret", "file", "print"],
 )
 def test_what_cannot_run_is_refused_when_it_is_submitted(
     runtime: LocalRuntime,

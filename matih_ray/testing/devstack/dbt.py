@@ -13,10 +13,13 @@ _FOR_1_4 = """
 import importlib.util, pathlib, re
 package = importlib.util.find_spec("dbt").submodule_search_locations[0]
 path = pathlib.Path(package, "adapters", "flink", "relation.py")
-text = "from dataclasses import field\\n" + path.read_text()
+text = path.read_text()
 text, count = re.subn(r"= (Flink\\w+Policy)[(][)]", r"= field(default_factory=\\1)", text)
 assert count == 2, text
-path.write_text(text)
+# a new file: the installer's cache may share the old one
+new = path.with_suffix(".new")
+new.write_text("from dataclasses import field\\n" + text)
+new.replace(path)
 """
 
 
