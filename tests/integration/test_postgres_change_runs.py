@@ -214,7 +214,9 @@ def test_a_slice_that_is_read_again_has_the_same_rows(
 ) -> None:
     """Abandoned in its midst, read again by another process, planned again: nothing moves before
     it is confirmed."""
-    monkeypatch.setattr("matih_ray.sources.postgres.change_runs.reading.TARGET_BATCH_BYTES", 1000)
+    package = "matih_ray.sources.postgres"
+    monkeypatch.setattr(f"{package}.change_runs.reading.TARGET_BATCH_BYTES", 1000)
+    monkeypatch.setattr(f"{package}.changes.replication.READ_BYTES", 1000)
     runs.run_sql(TABLE)
     runs.run()
     runs.run_sql("INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, 500) n")
