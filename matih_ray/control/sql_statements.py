@@ -43,6 +43,7 @@ from matih_ray.model.sql_session import (
     Definition,
     Interpreted,
     OperationState,
+    QueryTask,
     ResultColumn,
     SqlOperation,
     SqlSession,
@@ -141,11 +142,15 @@ def execute(
         operations.forget(operation.operation_id)
         raise
     if operation.is_query:
-        earlier = [one.text for one in session.definitions]
+        task = QueryTask(
+            tenant_id=session.tenant_id,
+            session_id=session_id,
+            operation_id=operation.operation_id,
+            earlier=tuple(one.text for one in session.definitions),
+            text=text,
+        )
         try:
-            scripts.start_query(
-                session.tenant_id, session_id, operation.operation_id, earlier, text
-            )
+            scripts.start_query(task)
         except MatihError:
             operations.forget(operation.operation_id)
             raise

@@ -12,7 +12,7 @@ from matih_ray.control.pages import Page, page_of
 from matih_ray.control.ports import Ports
 from matih_ray.errors import ConflictError, NotFoundError, StateConflictError
 from matih_ray.model.ids import TenantId
-from matih_ray.model.sql_session import Interpreted
+from matih_ray.model.sql_session import Interpreted, QueryTask
 from matih_ray.model.stream_job import (
     MAX_PARALLELISM,
     MAX_SAVEPOINTS,
@@ -75,15 +75,8 @@ class Scripts(Protocol):
             SqlNotSupportedError: It is beyond what is there.
         """
 
-    def start_query(
-        self,
-        tenant_id: TenantId,
-        session_id: str,
-        operation_id: str,
-        earlier: Sequence[str],
-        text: str,
-    ) -> None:
-        """Run a query that was understood, on behalf of an operation; see `SqlOperations`. May
+    def start_query(self, task: QueryTask) -> None:
+        """Run a query that was understood; how it goes is in the record of its operation. May
         return before it has ended."""
 
     def describe(self, tenant_id: TenantId, earlier: Sequence[str], name: str) -> Rows:
@@ -117,14 +110,7 @@ class NoScripts:
         del tenant_id, earlier, text
         raise ConflictError("this runtime takes no streaming jobs")
 
-    def start_query(
-        self,
-        tenant_id: TenantId,
-        session_id: str,
-        operation_id: str,
-        earlier: Sequence[str],
-        text: str,
-    ) -> None:
+    def start_query(self, task: QueryTask) -> None:
         """See `Scripts`; nothing was understood."""
 
     def describe(self, tenant_id: TenantId, earlier: Sequence[str], name: str) -> Rows:

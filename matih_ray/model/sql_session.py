@@ -98,3 +98,13 @@ class SqlOperation(Value):
     job_id: str | None = None
     error: RunError | None = None
     due_at: datetime | None = None
+
+
+class QueryTask(Value):
+    """A query to be run for an operation of a session, behind the declarations of `earlier`."""
+
+    tenant_id: TenantId
+    session_id: str
+    operation_id: str
+    earlier: tuple[str, ...]
+    text: str

@@ -12,6 +12,7 @@ import structlog
 
 from matih_ray.control.sql_operations import SqlOperations
 from matih_ray.errors import MatihError, QueryLimitError
+from matih_ray.model.sql_session import QueryTask
 from matih_ray.settings import Settings
 from matih_ray.state.factory import process_stores
 from matih_ray.streaming.engine import TURN_S
@@ -19,7 +20,7 @@ from matih_ray.streaming.operators import Chunk
 from matih_ray.streaming.pipeline import Pipeline
 from matih_ray.streaming.results import PageWriter, ResultFiles, result_columns
 from matih_ray.streaming.steps import refuse_changes
-from matih_ray.streaming.submission import PlannedQuery, QueryTask, TenantScripts
+from matih_ray.streaming.submission import PlannedQuery, TenantScripts
 
 # Somebody waits for the answer; what takes longer is a job.
 MAX_S = 120.0

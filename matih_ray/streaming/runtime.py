@@ -30,12 +30,13 @@ from ray.util import metrics
 from matih_ray import telemetry
 from matih_ray.errors import MatihError, StateConflictError, WorkerLostError
 from matih_ray.model.ids import TenantId
+from matih_ray.model.sql_session import QueryTask
 from matih_ray.model.stream_job import StreamJob, StreamJobState, StreamProgress
 from matih_ray.settings import Settings
 from matih_ray.state.factory import process_stores
 from matih_ray.streaming.owner import StreamJobOwner, ended, now
 from matih_ray.streaming.queries import run_query
-from matih_ray.streaming.submission import QueryTask, TenantScripts
+from matih_ray.streaming.submission import TenantScripts
 from matih_ray.streaming.tasks import SourceTask, WindowTask
 from matih_ray.telemetry import bind, configure_logging
 

@@ -24,7 +24,7 @@ from matih_ray.errors import (
     SqlInvalidError,
 )
 from matih_ray.model.ids import TenantId
-from matih_ray.model.sql_session import Interpreted, StatementKind
+from matih_ray.model.sql_session import Interpreted, QueryTask, StatementKind
 from matih_ray.model.stream_job import StreamJob
 from matih_ray.settings import Settings
 from matih_ray.sinks.iceberg.naming import safe_name
@@ -52,17 +52,6 @@ from matih_ray.streaming.sql.targets import declaration
 from matih_ray.streaming.tasks import TaskPlan
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-@dataclass(frozen=True)
-class QueryTask:
-    """A query to be run for an operation of a session, behind the declarations of `earlier`."""
-
-    tenant_id: TenantId
-    session_id: str
-    operation_id: str
-    earlier: tuple[str, ...]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -147,16 +136,8 @@ class TenantScripts:
         script, _ = self._script(tenant_id, ";\n".join(earlier), {})
         return described(script, name)
 
-    def start_query(
-        self,
-        tenant_id: TenantId,
-        session_id: str,
-        operation_id: str,
-        earlier: Sequence[str],
-        text: str,
-    ) -> None:
+    def start_query(self, task: QueryTask) -> None:
         """Run a query that was understood; see `control.stream_jobs.Scripts`."""
-        task = QueryTask(tenant_id, session_id, operation_id, tuple(earlier), text)
         self._start(self._settings, task)
 
     def rows(self, tenant_id: TenantId, operation_id: str, page: int) -> Rows:

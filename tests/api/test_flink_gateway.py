@@ -18,11 +18,12 @@ from matih_ray.control.sql_sessions import IDLE, MAX_OPERATIONS, MAX_RESULTS, MA
 from matih_ray.control.sql_statements import MAX_QUERIES, QUERY_OVERDUE
 from matih_ray.errors import SourceChangedError
 from matih_ray.model.run import RunError
+from matih_ray.model.sql_session import QueryTask
 from matih_ray.model.stream_job import SavepointState, StreamJobState
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.streaming.queries import run_query
 from matih_ray.streaming.results import MAX_ROWS, PAGE_ROWS
-from matih_ray.streaming.submission import QueryTask, TenantScripts
+from matih_ray.streaming.submission import TenantScripts
 from matih_ray.testing.fakes import RecordingLauncher
 from tests.api.lab import TENANT, Lab, open_lab
 

@@ -35,12 +35,13 @@ from matih_ray.model.policy import IngestionPolicy, LateCommits, NullCursor, Run
 from matih_ray.model.unit import Fidelity
 from matih_ray.model.value import Value
 from matih_ray.sources.base import ConnectionTest, EndpointSpec
+from matih_ray.sources.slices import keyed_slice
 from matih_ray.sources.sql.bounds import is_bound, minus
 from matih_ray.sources.sql.dialect import BoundKind, SqlColumn, SqlRelation, TypeMapping
 from matih_ray.sources.sql.full import plan_full
 from matih_ray.sources.sql.incremental import OPEN_WRITES_NOTE
 from matih_ray.sources.sql.probing import TableProbe
-from matih_ray.sources.sql.slices import NullSlice, RangeSlice, condition, make_slice, parse
+from matih_ray.sources.sql.slices import NullSlice, RangeSlice, condition, parse
 from matih_ray.sources.sql.source import SqlSource
 from matih_ray.sources.sql.table import Table
 from matih_ray.testing.contracts.source import SourceCase, SourceContract
@@ -325,7 +326,7 @@ def test_a_table_without_a_key_is_one_slice_and_the_plan_says_so(source: DuckSou
 
 
 def test_awkward_names_are_read(source: DuckSource):
-    found = read(source, 'main."a ""table"".1"', make_slice(0, RangeSlice()), IngestionPolicy())
+    found = read(source, 'main."a ""table"".1"', keyed_slice(0, RangeSlice()), IngestionPolicy())
     assert found.column_names == ['a "column" x', "{}"]
     assert found.column(0).to_pylist() == list(range(10))
     assert all(len(text) == 36 for text in found.column(1).to_pylist())
@@ -409,13 +410,13 @@ def test_a_column_that_cannot_be_a_cursor_is_refused(source: DuckSource, cursor)
 def test_a_bound_becomes_sql_only_in_its_form(source: DuckSource, bound):
     params = RangeSlice(columns=("id",), upper=(bound,))
     with pytest.raises(ValidationError, match="not a value of BIGINT"):
-        read(source, "main.skewed", make_slice(0, params), IngestionPolicy())
+        read(source, "main.skewed", keyed_slice(0, params), IngestionPolicy())
 
 
 def test_a_bound_of_the_wrong_length_is_refused(source: DuckSource):
     params = RangeSlice(columns=("id",), upper=("1", "2"))
     with pytest.raises(ValidationError, match="one value for each column"):
-        read(source, "main.skewed", make_slice(0, params), IngestionPolicy())
+        read(source, "main.skewed", keyed_slice(0, params), IngestionPolicy())
 
 
 def test_a_value_without_a_form_is_refused_by_name(path: Path, source: DuckSource):
@@ -441,7 +442,7 @@ def test_policies_that_do_not_fit_are_refused(source: DuckSource):
 def test_columns_and_encodings_are_chosen_by_the_policy(source: DuckSource):
     policy = IngestionPolicy(columns=("id", "region", "made"), encodings={"made": "text"})
     params = NullSlice(columns=("id",))
-    found = read(source, "main.sales", make_slice(0, params), policy)
+    found = read(source, "main.sales", keyed_slice(0, params), policy)
     assert found.schema == pa.schema(
         [("region", pa.string()), ("id", pa.int64()), ("made", pa.string())]
     )

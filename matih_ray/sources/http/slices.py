@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal
 
-import pydantic
 from pydantic import Field, TypeAdapter
 
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.value import JsonValue, Value, invalid
+from matih_ray.model.value import JsonValue, Value
+from matih_ray.sources.slices import parsed
 
 
 class WholeSlice(Value):
@@ -45,10 +45,7 @@ def parse(slice_: IngestionSlice) -> WholeSlice | PagesSlice | CursorSlice:
     Raises:
         ValidationError: They are not ours.
     """
-    try:
-        return _PARSER.validate_python(slice_.params)
-    except pydantic.ValidationError as error:
-        raise invalid(f"slice {slice_.key}", error) from None
+    return parsed(_PARSER, slice_)
 
 
 def make_slice(

@@ -9,7 +9,8 @@ import pydantic
 from pydantic import Field
 
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.value import JsonValue, Value, invalid
+from matih_ray.model.value import JsonValue, Value
+from matih_ray.sources.slices import parsed
 
 
 class WindowSlice(Value):
@@ -65,10 +66,7 @@ def parse(slice_: IngestionSlice) -> JiraSlice:
     Raises:
         ValidationError: They are not ours.
     """
-    try:
-        return _PARSER.validate_python(slice_.params)
-    except pydantic.ValidationError as error:
-        raise invalid(f"slice {slice_.key}", error) from None
+    return parsed(_PARSER, slice_)
 
 
 def make_slice(

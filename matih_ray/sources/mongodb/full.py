@@ -25,8 +25,8 @@ from matih_ray.sources.mongodb.slices import (
     RangeSlice,
     RestSlice,
     WholeSlice,
-    make_slice,
 )
+from matih_ray.sources.slices import keyed_slice
 
 RANGE = "mongodb-id-range"
 SINGLE = "mongodb-single"
@@ -45,15 +45,15 @@ def plan_full(
 ) -> IngestionPlan:
     """Slices of about `target_rows` that together cover the collection."""
     if unit.kind != COLLECTION:  # a view or a time series has no index on `_id` to cut by
-        return _plan(unit, SINGLE, [make_slice(0, WholeSlice())], {"totalRows": None})
+        return _plan(unit, SINGLE, [keyed_slice(0, WholeSlice())], {"totalRows": None})
     rows = collection.estimated_document_count()
     facts: dict[str, JsonValue] = {"totalRows": rows}
     if rows <= target_rows:
-        return _plan(unit, SINGLE, [make_slice(0, WholeSlice(), rows)], facts)
+        return _plan(unit, SINGLE, [keyed_slice(0, WholeSlice(), rows)], facts)
     cuts = _cuts(collection, rows, target_rows, max_walked)
     slices = _slices(cuts, target_rows)
     if not cuts:
-        return _plan(unit, SINGLE, [make_slice(0, WholeSlice(), rows)], facts)
+        return _plan(unit, SINGLE, [keyed_slice(0, WholeSlice(), rows)], facts)
     plan = _plan(unit, RANGE, slices, {**facts, "brackets": list(cuts)})
     if rows > max_walked:
         return plan.model_copy(update={"notes": (_SAMPLED_NOTE.format(max_walked),)})
@@ -84,8 +84,8 @@ def _slices(cuts: dict[Bracket, list[str]], target_rows: int) -> list[IngestionS
     for bracket, bounds in cuts.items():
         for lower, upper in pairwise([None, *bounds, None]):
             params = RangeSlice(field=ID, bracket=bracket, lower=lower, upper=upper)
-            slices.append(make_slice(len(slices), params, target_rows))
-    slices.append(make_slice(len(slices), RestSlice(field=ID, brackets=tuple(cuts))))
+            slices.append(keyed_slice(len(slices), params, target_rows))
+    slices.append(keyed_slice(len(slices), RestSlice(field=ID, brackets=tuple(cuts))))
     return slices
 
 

@@ -47,10 +47,10 @@ from matih_ray.sources.mongodb.slices import (
     RestSlice,
     bound,
     bracket_of,
-    make_slice,
     query,
 )
 from matih_ray.sources.mongodb.types import extended_json, native_type
+from matih_ray.sources.slices import keyed_slice
 
 CURSOR = "mongodb-cursor"
 NULL_ROWS = "nullRows"
@@ -172,7 +172,7 @@ def _null_rows(
         )
     if known is not None or not found:
         return [], {NULL_ROWS: found}
-    return [make_slice(0, scan.rest, found)], {NULL_ROWS: found}
+    return [keyed_slice(0, scan.rest, found)], {NULL_ROWS: found}
 
 
 def _null_error(scan: CursorScan, problem: str, rows: int) -> NullCursorError:
@@ -192,7 +192,7 @@ def _looked_back(
         return []
     start = extended_json(_minus(scan, bound(lower), policy.lookback))
     identity = tuple(dict.fromkeys((ID, scan.field)))
-    return [make_slice(sequence, scan.range(start, lower), dedupe_on=identity)]
+    return [keyed_slice(sequence, scan.range(start, lower), dedupe_on=identity)]
 
 
 def _minus(scan: CursorScan, value: Any, lookback: float) -> Any:
@@ -234,7 +234,7 @@ def _new_rows(
             notes.append(_UNINDEXED_NOTE.format(scan.field))
     ends = list(dict.fromkeys([*bounds, upper]))
     return [
-        make_slice(first_sequence + index, scan.range(after, until), cursor_after=until)
+        keyed_slice(first_sequence + index, scan.range(after, until), cursor_after=until)
         for index, (after, until) in enumerate(pairwise([lower, *ends]))
         if until is not None
     ]

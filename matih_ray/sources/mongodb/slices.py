@@ -6,20 +6,19 @@ server only.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Annotated, Any, Literal
 
-import pydantic
 from bson.datetime_ms import DatetimeMS
 from bson.objectid import ObjectId
 from pydantic import Field, TypeAdapter
 
 from matih_ray.errors import ValidationError
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.value import Value, invalid
+from matih_ray.model.value import Value
 from matih_ray.sources.documents.columns import ALTERNATIVE
 from matih_ray.sources.mongodb.types import from_extended_json
+from matih_ray.sources.slices import parsed
 
 ID = "_id"
 
@@ -86,29 +85,7 @@ def parse(slice_: IngestionSlice) -> WholeSlice | RangeSlice | RestSlice:
     Raises:
         ValidationError: They are not ours.
     """
-    try:
-        return _PARSER.validate_python(slice_.params)
-    except pydantic.ValidationError as error:
-        raise invalid("slice parameters", error) from None
-
-
-def make_slice(
-    sequence: int,
-    params: WholeSlice | RangeSlice | RestSlice,
-    estimated_rows: int | None = None,
-    cursor_after: str | None = None,
-    dedupe_on: tuple[str, ...] = (),
-) -> IngestionSlice:
-    """A slice whose key is made of its parameters, so that equal plans have equal keys."""
-    digest = hashlib.sha256(params.to_json().encode()).hexdigest()[:12]
-    return IngestionSlice(
-        key=f"{params.kind}-{sequence:05d}-{digest}",
-        sequence=sequence,
-        params=params.to_dict(),
-        estimated_rows=estimated_rows,
-        cursor_after=cursor_after,
-        dedupe_on=dedupe_on,
-    )
+    return parsed(_PARSER, slice_)
 
 
 def bracket_of(native_type: str) -> Bracket | None:

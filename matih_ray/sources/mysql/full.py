@@ -13,7 +13,8 @@ from matih_ray.model.value import JsonValue
 from matih_ray.sources.mysql.catalog import Relation
 from matih_ray.sources.mysql.cutting import cut
 from matih_ray.sources.mysql.session import Session
-from matih_ray.sources.mysql.slices import RangeSlice, is_comparable, make_slice
+from matih_ray.sources.mysql.slices import RangeSlice, is_comparable
+from matih_ray.sources.slices import keyed_slice
 
 RANGE = "jdbc-range"
 SINGLE = "jdbc-single"
@@ -30,12 +31,12 @@ def plan_full(
     """Slices of `target_rows` that together cover the relation."""
     columns = relation.key
     if not columns or not all(is_comparable(relation.existing_column(name)) for name in columns):
-        whole = make_slice(0, RangeSlice(), relation.rows)
+        whole = keyed_slice(0, RangeSlice(), relation.rows)
         facts: dict[str, JsonValue] = {"totalRows": relation.rows}
         return _plan(unit, relation, SINGLE, [whole], facts, (_SINGLE_NOTE,))
     found = cut(session, relation, columns, None, None, target_rows)
     slices = [
-        make_slice(sequence, RangeSlice(columns=columns, lower=lower, upper=upper), rows)
+        keyed_slice(sequence, RangeSlice(columns=columns, lower=lower, upper=upper), rows)
         for sequence, ((lower, upper), rows) in enumerate(
             zip(found.ranges(None, None), found.rows, strict=True)
         )

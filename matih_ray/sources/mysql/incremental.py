@@ -24,7 +24,8 @@ from matih_ray.model.value import JsonValue
 from matih_ray.sources.mysql.cursor_scan import CursorScan
 from matih_ray.sources.mysql.cutting import cut
 from matih_ray.sources.mysql.late_commits import REPLICA_NOTE, is_read_only, wait_for_writers
-from matih_ray.sources.mysql.slices import NullSlice, RangeSlice, make_slice
+from matih_ray.sources.mysql.slices import NullSlice, RangeSlice
+from matih_ray.sources.slices import keyed_slice
 
 CURSOR = "jdbc-cursor"
 NULL_ROWS = "nullRows"
@@ -97,7 +98,7 @@ def _null_rows(
         )
     if known is not None or not found:
         return [], {NULL_ROWS: found}
-    return [make_slice(0, NullSlice(column=scan.column.name), found)], {NULL_ROWS: found}
+    return [keyed_slice(0, NullSlice(column=scan.column.name), found)], {NULL_ROWS: found}
 
 
 def _looked_back(
@@ -113,7 +114,7 @@ def _looked_back(
     else:
         everything = tuple(column.name for column in scan.relation.columns)
         identity = dict.fromkeys(policy.columns or everything)
-    return [make_slice(sequence, params, dedupe_on=tuple(identity))]
+    return [keyed_slice(sequence, params, dedupe_on=tuple(identity))]
 
 
 def _upper(
@@ -135,10 +136,10 @@ def _new_rows(
     low, high = None if lower is None else (lower,), (upper,)
     if not scan.is_indexed:
         params = RangeSlice(columns=scan.columns, lower=low, upper=high)
-        return [make_slice(first_sequence, params, cursor_after=upper)], None
+        return [keyed_slice(first_sequence, params, cursor_after=upper)], None
     found = cut(scan.session, scan.relation, scan.columns, low, high, target_rows, _MAX_NEW_SLICES)
     slices = [
-        make_slice(
+        keyed_slice(
             first_sequence + index,
             RangeSlice(columns=scan.columns, lower=after, upper=until),
             estimated_rows=rows,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Literal
 
-import pydantic
 from pydantic import Field, TypeAdapter
 
 from matih_ray.errors import PlanError
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.value import Value, invalid
+from matih_ray.model.value import Value
+from matih_ray.sources.slices import parsed
 
 
 class DrivesSlice(Value):
@@ -103,10 +103,7 @@ def parse(slice_: IngestionSlice) -> AnySlice:
     Raises:
         ValidationError: They are not ours.
     """
-    try:
-        return _PARSER.validate_python(slice_.params)
-    except pydantic.ValidationError as error:
-        raise invalid(f"slice {slice_.key}", error) from None
+    return parsed(_PARSER, slice_)
 
 
 def make_slice(

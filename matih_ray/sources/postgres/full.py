@@ -18,7 +18,8 @@ from matih_ray.sources.postgres.catalog import SAMPLEABLE, Relation, StoredPart,
 from matih_ray.sources.postgres.names import unit_id_of
 from matih_ray.sources.postgres.sampling import cut, estimated_rows
 from matih_ray.sources.postgres.session import Session
-from matih_ray.sources.postgres.slices import PageSlice, RangeSlice, make_slice
+from matih_ray.sources.postgres.slices import PageSlice, RangeSlice
+from matih_ray.sources.slices import keyed_slice
 
 RANGE = "jdbc-range"
 PAGES = "jdbc-ctid"
@@ -41,7 +42,7 @@ def plan_full(
         parts = stored_parts(session, relation)
         if not relation.row_security and all(part.readable for part in parts):
             return _plan_pages(unit, relation, parts, rows, target_rows)
-    return _plan(unit, relation, SINGLE, [make_slice(0, RangeSlice(), rows)], rows, {})
+    return _plan(unit, relation, SINGLE, [keyed_slice(0, RangeSlice(), rows)], rows, {})
 
 
 def _plan_ranges(
@@ -58,7 +59,7 @@ def _plan_ranges(
     ranges = found.ranges(None, None)
     share = round(found.rows / len(ranges))
     slices = [
-        make_slice(sequence, RangeSlice(columns=found.columns, lower=lower, upper=upper), share)
+        keyed_slice(sequence, RangeSlice(columns=found.columns, lower=lower, upper=upper), share)
         for sequence, (lower, upper) in enumerate(ranges)
     ]
     facts: dict[str, JsonValue] = {
@@ -80,7 +81,7 @@ def _plan_pages(
     room = max(1, MAX_SLICES_PER_PLAN - len(parts))
     step = max(1, round(pages * target_rows / rows), -(-pages // room))
     params = [piece for part in parts for piece in _pages_of(part, step)]
-    slices = [make_slice(sequence, piece, target_rows) for sequence, piece in enumerate(params)]
+    slices = [keyed_slice(sequence, piece, target_rows) for sequence, piece in enumerate(params)]
     facts: dict[str, JsonValue] = {
         "pages": pages,
         "pagesPerSlice": step,

@@ -27,7 +27,8 @@ from matih_ray.model.value import JsonValue
 from matih_ray.sources.postgres.cursor_scan import CursorScan
 from matih_ray.sources.postgres.late_commits import Bound, Greatest, safe_bound
 from matih_ray.sources.postgres.sampling import Cut, cut, estimated_rows
-from matih_ray.sources.postgres.slices import NullSlice, RangeSlice, between, make_slice
+from matih_ray.sources.postgres.slices import NullSlice, RangeSlice, between
+from matih_ray.sources.slices import keyed_slice
 
 CURSOR = "jdbc-cursor"
 NULL_ROWS = "nullRows"
@@ -108,7 +109,7 @@ def _null_rows(
         )
     if known is not None or not found:
         return [], {NULL_ROWS: found}
-    return [make_slice(0, NullSlice(column=scan.column.name), found)], {NULL_ROWS: found}
+    return [keyed_slice(0, NullSlice(column=scan.column.name), found)], {NULL_ROWS: found}
 
 
 def _looked_back(
@@ -124,7 +125,7 @@ def _looked_back(
     else:
         everything = tuple(column.name for column in scan.relation.columns)
         identity = dict.fromkeys(policy.columns or everything)
-    return [make_slice(sequence, params, dedupe_on=tuple(identity))]
+    return [keyed_slice(sequence, params, dedupe_on=tuple(identity))]
 
 
 def _upper(
@@ -164,7 +165,7 @@ def _new_rows(
     ranges = [(low, high)] if found is None else found.ranges(low, high)
     rows = None if found is None else found.rows
     slices = [
-        make_slice(
+        keyed_slice(
             first_sequence + index,
             RangeSlice(columns=scan.columns, lower=after, upper=until),
             estimated_rows=None if rows is None else round(rows / len(ranges)),

@@ -13,8 +13,9 @@ from matih_ray.model.plan import IngestionPlan, IngestionSlice
 from matih_ray.model.policy import MAX_SLICES_PER_PLAN
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue
+from matih_ray.sources.slices import keyed_slice
 from matih_ray.sources.sql.probing import TableProbe
-from matih_ray.sources.sql.slices import NullSlice, RangeSlice, make_slice
+from matih_ray.sources.sql.slices import NullSlice, RangeSlice
 
 RANGE = "sql-range"
 SINGLE = "sql-single"
@@ -33,17 +34,17 @@ def plan_full(probe: TableProbe, unit: EndpointUnitDescriptor, target_rows: int)
     table = probe.table
     columns = [table.existing_column(name) for name in table.relation.primary_key]
     if not columns or any(table.mapping(column).bound is None for column in columns):
-        whole = make_slice(0, RangeSlice(), table.relation.rows)
+        whole = keyed_slice(0, RangeSlice(), table.relation.rows)
         return _plan(probe, unit, SINGLE, [whole], {"totalRows": None}, (_SINGLE_NOTE,))
     key = tuple(column.name for column in columns)
     found = probe.cut(RangeSlice(columns=key), target_rows, _MAX_RANGES)
     slices = [
-        make_slice(sequence, RangeSlice(columns=key, lower=lower, upper=upper), rows)
+        keyed_slice(sequence, RangeSlice(columns=key, lower=lower, upper=upper), rows)
         for sequence, (lower, upper, rows) in enumerate(found.ranges(None, None))
     ]
     nullable = tuple(column.name for column in columns if column.nullable)
     if nullable:
-        slices.append(make_slice(len(slices), NullSlice(columns=nullable)))
+        slices.append(keyed_slice(len(slices), NullSlice(columns=nullable)))
     # with NULLs in the key there are more rows than were counted
     total = None if nullable else found.rows
     facts: dict[str, JsonValue] = {"totalRows": total, "cutColumns": list(key)}

@@ -27,10 +27,11 @@ from matih_ray.model.policy import (
 )
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import JsonValue
+from matih_ray.sources.slices import keyed_slice
 from matih_ray.sources.sql.bounds import is_bound, minus
 from matih_ray.sources.sql.dialect import BoundKind, SqlColumn
 from matih_ray.sources.sql.probing import TableProbe
-from matih_ray.sources.sql.slices import NullSlice, RangeSlice, make_slice
+from matih_ray.sources.sql.slices import NullSlice, RangeSlice
 
 CURSOR = "sql-cursor"
 NULL_ROWS = "nullRows"
@@ -144,7 +145,7 @@ def _null_rows(
         raise _null_error(probe, column, problem, found)
     if known is not None or not found:
         return [], {NULL_ROWS: found}
-    return [make_slice(0, nulls, found)], {NULL_ROWS: found}
+    return [keyed_slice(0, nulls, found)], {NULL_ROWS: found}
 
 
 def _null_error(probe: TableProbe, column: SqlColumn, problem: str, rows: int) -> NullCursorError:
@@ -176,7 +177,7 @@ def _looked_back(
         )
     params = RangeSlice(columns=(column.name,), lower=(start,), upper=(lower,))
     everything = tuple(column.name for column in probe.table.relation.columns)
-    return [make_slice(sequence, params, dedupe_on=policy.columns or everything)]
+    return [keyed_slice(sequence, params, dedupe_on=policy.columns or everything)]
 
 
 def _new_rows(
@@ -192,7 +193,7 @@ def _new_rows(
     whole = RangeSlice(columns=(cursor,), lower=low, upper=high)
     found = probe.cut(whole, target_rows, _MAX_NEW_SLICES)
     slices = [
-        make_slice(
+        keyed_slice(
             first_sequence + index,
             RangeSlice(columns=(cursor,), lower=after, upper=until),
             estimated_rows=rows,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Literal
 
-import pydantic
 from pydantic import Field, TypeAdapter
 
 from matih_ray.errors import ValidationError
 from matih_ray.model.plan import IngestionSlice
-from matih_ray.model.value import Value, invalid
+from matih_ray.model.value import Value
+from matih_ray.sources.slices import parsed
 from matih_ray.sources.sql.bounds import is_bound
 from matih_ray.sources.sql.table import Table
 
@@ -49,29 +48,7 @@ def parse(slice_: IngestionSlice) -> RangeSlice | NullSlice:
     Raises:
         ValidationError: They are not ours.
     """
-    try:
-        return _PARSER.validate_python(slice_.params)
-    except pydantic.ValidationError as error:
-        raise invalid("slice parameters", error) from None
-
-
-def make_slice(
-    sequence: int,
-    params: RangeSlice | NullSlice,
-    estimated_rows: int | None = None,
-    cursor_after: str | None = None,
-    dedupe_on: tuple[str, ...] = (),
-) -> IngestionSlice:
-    """A slice whose key is made of its parameters, so that equal plans have equal keys."""
-    digest = hashlib.sha256(params.to_json().encode()).hexdigest()[:12]
-    return IngestionSlice(
-        key=f"{params.kind}-{sequence:05d}-{digest}",
-        sequence=sequence,
-        params=params.to_dict(),
-        estimated_rows=estimated_rows,
-        cursor_after=cursor_after,
-        dedupe_on=dedupe_on,
-    )
+    return parsed(_PARSER, slice_)
 
 
 def condition(params: RangeSlice | NullSlice, table: Table) -> str:

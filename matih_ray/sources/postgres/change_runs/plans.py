@@ -17,7 +17,6 @@ from matih_ray.sources.postgres.change_runs.position import (
     LogPosition,
     LogSlice,
     RowsSlice,
-    change_slice,
     parse_change,
     position_of,
 )
@@ -31,6 +30,7 @@ from matih_ray.sources.postgres.full import plan_full
 from matih_ray.sources.postgres.session import Session
 from matih_ray.sources.postgres.slices import parse
 from matih_ray.sources.postgres.snapshot import HeldSnapshot
+from matih_ray.sources.slices import keyed_slice
 
 ROWS, LOG = "cdc-rows", "cdc-log"
 # Bytes of the server's log in one slice: what a lost worker has to read again.
@@ -79,7 +79,7 @@ def plan_changes(
 def _rows(full: IngestionPlan, position: LogPosition) -> IngestionPlan:
     """The slices of a full load, behind the last of which the log goes on."""
     slices = [
-        change_slice(one.sequence, RowsSlice(part=parse(one), lsn=position.lsn), one.estimated_rows)
+        keyed_slice(one.sequence, RowsSlice(part=parse(one), lsn=position.lsn), one.estimated_rows)
         for one in full.slices
     ]
     after = position.model_copy(update={"loaded": True}).to_dict()
@@ -138,7 +138,7 @@ def _log_slice(sequence: int, position: LogPosition, lower: int, upper: int) -> 
             "view": view if view is not None and upper < view.until else None,
         }
     )
-    return change_slice(sequence, params, cursor_after=after.to_dict())
+    return keyed_slice(sequence, params, cursor_after=after.to_dict())
 
 
 class HeldRows:

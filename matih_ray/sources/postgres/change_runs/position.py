@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Literal
 
-import pydantic
 from pydantic import Field, TypeAdapter
 
 from matih_ray.errors import PlanError, ValidationError
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.unit import EndpointUnitDescriptor
-from matih_ray.model.value import JsonValue, Value, invalid
+from matih_ray.model.value import Value
 from matih_ray.sources.postgres.change_runs.rows import VERSION
 from matih_ray.sources.postgres.changes.visibility import SnapshotView
 from matih_ray.sources.postgres.slices import NullSlice, PageSlice, RangeSlice
+from matih_ray.sources.slices import parsed
 
 Part = Annotated[RangeSlice | NullSlice | PageSlice, Field(discriminator="kind")]
 
@@ -68,27 +67,7 @@ def parse_change(slice_: IngestionSlice) -> ChangeSlice:
     Raises:
         ValidationError: They are not ours.
     """
-    try:
-        return _PARSER.validate_python(slice_.params)
-    except pydantic.ValidationError as error:
-        raise invalid("slice parameters", error) from None
-
-
-def change_slice(
-    sequence: int,
-    params: RowsSlice | LogSlice,
-    estimated_rows: int | None = None,
-    cursor_after: JsonValue = None,
-) -> IngestionSlice:
-    """A slice whose key is made of its parameters, so that equal plans have equal keys."""
-    digest = hashlib.sha256(params.to_json().encode()).hexdigest()[:12]
-    return IngestionSlice(
-        key=f"{params.kind}-{sequence:05d}-{digest}",
-        sequence=sequence,
-        params=params.to_dict(),
-        estimated_rows=estimated_rows,
-        cursor_after=cursor_after,
-    )
+    return parsed(_PARSER, slice_)
 
 
 def position_of(checkpoint: Checkpoint | None, unit: EndpointUnitDescriptor) -> LogPosition | None:
