@@ -23,6 +23,8 @@ from matih_ray.testing.devstack.kafka import KafkaServer
 
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
 PROCESS = Path(__file__).with_name("stream_process.py")
+# A few by default; STREAM_SEEDS=50 tries as many kills at random points.
+SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
 WINDOW_MS = 10_000
 PARTITIONS = 3
 KEYS = [None, *(f"key {number}" for number in range(9))]
@@ -30,6 +32,17 @@ WINDOWS = {
     "TUMBLE": ("TUMBLE(ts, INTERVAL '10' SECOND)", "TUMBLE_START(ts, INTERVAL '10' SECOND)"),
     "SESSION": ("SESSION(ts, INTERVAL '3' SECOND)", "SESSION_START(ts, INTERVAL '3' SECOND)"),
 }
+
+
+# The table that `state-transition-cdc.sql` reads.
+TRANSITIONS = """
+    CREATE TABLE fsm_state_transitions (
+        id uuid PRIMARY KEY, entity_type varchar(64) NOT NULL, entity_id text NOT NULL,
+        tenant_id text NOT NULL, from_state text NOT NULL, to_state text NOT NULL,
+        triggered_by text, trigger_reason text, metadata jsonb, created_at timestamp NOT NULL
+    );
+    ALTER TABLE fsm_state_transitions OWNER TO ai_service;
+"""
 
 
 @contextmanager

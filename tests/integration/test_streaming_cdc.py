@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -20,20 +19,10 @@ from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.script import parse_script
 from matih_ray.testing.devstack.postgres import PostgresServer
-from tests.integration.stream_lab import job_processes, run_in_process
+from tests.integration.stream_lab import SEEDS, TRANSITIONS, run_in_process
 
 JOBS = Path(__file__).parents[2] / "jobs" / "sql"
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
-# A few by default; STREAM_SEEDS=50 tries as many kills at random points.
-SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
-SOURCE = """
-    CREATE TABLE fsm_state_transitions (
-        id uuid PRIMARY KEY, entity_type varchar(64) NOT NULL, entity_id text NOT NULL,
-        tenant_id text NOT NULL, from_state text NOT NULL, to_state text NOT NULL,
-        triggered_by text, trigger_reason text, metadata jsonb, created_at timestamp NOT NULL
-    );
-    ALTER TABLE fsm_state_transitions OWNER TO ai_service;
-"""
 Row = tuple[object, ...]
 
 
@@ -42,12 +31,6 @@ def server() -> Iterator[PostgresServer]:
     with PostgresServer(options={"max_replication_slots": "60", "max_wal_senders": "60"}) as server:
         server.execute("CREATE ROLE ai_service LOGIN REPLICATION")
         yield server
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[subprocess.Popen[str]]:
-    with job_processes() as process:
-        yield process
 
 
 @dataclass
@@ -65,7 +48,7 @@ class Archive:
     def __post_init__(self) -> None:
         self.server.create_database(self.database)
         self.server.execute(f'ALTER DATABASE "{self.database}" OWNER TO ai_service')
-        self.server.execute(SOURCE, self.database)
+        self.server.execute(TRANSITIONS, self.database)
         ddl = (JOBS / "tables" / "state_transition_log.sql").read_text()
         script = Script(Settings(home=self.home), {}, sys.stderr)
         script.prepare(parse_script(ddl, {}))

@@ -31,6 +31,7 @@ from matih_ray.streaming.sql.script import parse_script
 from matih_ray.testing.devstack.iceberg_java import IcebergJavaServer
 from matih_ray.testing.devstack.kafka import KafkaServer
 from matih_ray.testing.devstack.postgres import PostgresServer
+from tests.integration.stream_lab import TRANSITIONS
 
 JOBS = Path(__file__).parents[2] / "jobs" / "sql"
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
@@ -371,15 +372,7 @@ def test_a_window_job_counts_every_event_of_its_topic_once(
 
 # --- changes of the database ---------------------------------------------------------------------
 
-SOURCE = """
-    CREATE TABLE fsm_state_transitions (
-        id uuid PRIMARY KEY, entity_type varchar(64) NOT NULL, entity_id text NOT NULL,
-        tenant_id text NOT NULL, from_state text NOT NULL, to_state text NOT NULL,
-        triggered_by text, trigger_reason text, metadata jsonb, created_at timestamp NOT NULL
-    );
-    ALTER TABLE fsm_state_transitions OWNER TO ai_service;
-    ALTER TABLE fsm_state_transitions REPLICA IDENTITY FULL;
-"""
+SOURCE = f"{TRANSITIONS} ALTER TABLE fsm_state_transitions REPLICA IDENTITY FULL;"
 DATABASE = "ai_service"
 INSERT = f"INSERT INTO fsm_state_transitions VALUES ({', '.join(['%s'] * 10)})"
 

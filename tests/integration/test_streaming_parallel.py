@@ -26,7 +26,7 @@ from matih_ray.streaming.key_groups import KEY_GROUPS, key_groups, owners
 from matih_ray.streaming.parallel import LocalCrew
 from matih_ray.streaming.sql.script import parse_script
 from matih_ray.testing.devstack.kafka import KafkaServer
-from tests.integration.stream_lab import WINDOWS, Job, job_processes
+from tests.integration.stream_lab import WINDOWS, Job
 from tests.integration.stream_process import engine_of
 from tests.integration.test_streaming_jobs import (
     DELAY_MS,
@@ -47,12 +47,6 @@ KINDS = ["TUMBLE", "HOP", "CUMULATE", "SESSION"]
 def server() -> Iterator[KafkaServer]:
     with KafkaServer() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[subprocess.Popen[str]]:
-    with job_processes() as process:
-        yield process
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ Each test runs a job in one process, or with tasks that share it.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -19,24 +18,16 @@ from matih_ray.errors import FencedError, StateConflictError, StateError
 from matih_ray.streaming.connectors.catalog_tables import CatalogSink
 from matih_ray.streaming.engine import Engine
 from matih_ray.testing.devstack.kafka import KafkaServer
-from tests.integration.stream_lab import PARTITIONS, WINDOWS, Job, job_processes
+from tests.integration.stream_lab import PARTITIONS, SEEDS, WINDOWS, Job
 from tests.integration.stream_process import engine_of
 
 WAIT_S = 120
-# A few by default; STREAM_SEEDS=50 tries as many kills at random points.
-SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[KafkaServer]:
     with KafkaServer() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[subprocess.Popen[str]]:
-    with job_processes() as process:
-        yield process
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -24,10 +23,8 @@ from matih_ray.streaming.connectors.catalog_tables import CatalogTables, Owner
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.script import parse_script
 from matih_ray.testing.devstack.postgres import PostgresServer
-from tests.integration.stream_lab import job_processes, run_in_process
+from tests.integration.stream_lab import SEEDS, run_in_process
 
-# A few by default; STREAM_SEEDS=50 tries as many kills at random points.
-SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
 COLUMNS = "id INT, part STRING, v STRING, n DECIMAL(20, 4)"
 MERGED = f"""
     CREATE TABLE lake.s.items ({COLUMNS}, PRIMARY KEY (id) NOT ENFORCED)
@@ -40,12 +37,6 @@ Row = tuple[object, ...]
 def server() -> Iterator[PostgresServer]:
     with PostgresServer(options={"max_replication_slots": "90", "max_wal_senders": "90"}) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[subprocess.Popen[str]]:
-    with job_processes() as process:
-        yield process
 
 
 @dataclass
