@@ -82,8 +82,13 @@ def start_local(settings: Settings, *, num_cpus: int | None = None) -> LocalRunt
         proxy_location="HeadOnly",
         http_options={"host": settings.http_host, "port": settings.http_port},
     )
-    serve.run(bind(settings), name=APP_NAME, route_prefix="/")
-    serve.run(agent_api.bind(settings), name=AGENT_NAME, route_prefix=AGENT_PREFIX)
+    # both at once: a replica's start is mostly reading libraries, which two do side by side
+    serve.run_many(
+        [
+            serve.RunTarget(bind(settings), name=APP_NAME, route_prefix="/"),
+            serve.RunTarget(agent_api.bind(settings), name=AGENT_NAME, route_prefix=AGENT_PREFIX),
+        ]
+    )
     return LocalRuntime(settings, f"http://{settings.http_host}:{settings.http_port}")
 
 

@@ -16,8 +16,13 @@ from matih_ray.testing.devstack.runtime import RuntimeProcess
 from matih_ray.testing.faults import LISTENER, STOP
 from tests.ray.lab import SLICE_ROWS, Lab, create_table
 
+# One slice at a time, so that each is a commit of its own: beside a first slice that waits for its
+# worker to start, another worker may read all the rest, and then one commit carries everything.
 POLICY = IngestionPolicy(
-    write_mode=WriteMode.APPEND, target_slice_rows=SLICE_ROWS, commit_interval_s=0
+    write_mode=WriteMode.APPEND,
+    target_slice_rows=SLICE_ROWS,
+    commit_interval_s=0,
+    max_parallel_slices=1,
 )
 
 
