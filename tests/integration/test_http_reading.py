@@ -23,6 +23,7 @@ from matih_ray.errors import (
 )
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.policy import IngestionPolicy, LateCommits, NullCursor, RunMode
+from matih_ray.sources.read_ahead import read_ahead
 from matih_ray.testing.devstack.http_apis import MAX_PAGE, HttpApis
 from tests.integration.http_lab import (
     close_sources,
@@ -404,6 +405,22 @@ def test_oauth2_tokens_are_granted_once_and_renewed_when_they_end(api: HttpApis)
     source.test()
     source.describe_unit("items")
     assert len(api.granted) == 5
+
+
+def test_several_calls_at_a_time_renew_a_withdrawn_token_once(api: HttpApis):
+    auth = {"kind": "oauth2", "clientId": "me"}
+    source = rest(
+        api.url, streams=[everything()], auth=auth, authUrl=f"{api.url}/grant",
+        secrets={"clientSecret": "s3"},
+    )  # fmt: skip
+    api.accepts = lambda request: (
+        200 if request.headers.get("Authorization") == f"Bearer granted-{len(api.granted)}" else 401
+    )
+    source.test()
+    for withdrawn in range(1, 6):
+        api.granted.append("another client's")
+        list(read_ahead(lambda _: source.describe_unit("items"), range(8), 4))
+        assert len(api.granted) == 1 + 2 * withdrawn
 
 
 def test_a_missing_secret_is_told_before_anything_is_sent(api: HttpApis):

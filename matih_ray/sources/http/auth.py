@@ -7,6 +7,7 @@ the one that its exceptions carry. Credentials go to the API's own origin only.
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -185,18 +186,20 @@ def authorization_of(
 
 
 class AuthenticatedTransport(httpx.BaseTransport):
-    """Adds credentials to requests to one origin."""
+    """Adds credentials to requests to one origin, of several threads at a time."""
 
     def __init__(
         self, inner: httpx.BaseTransport, authorization: Authorization, origin: httpx.URL
     ) -> None:
         self._inner, self._authorization, self._origin = inner, authorization, origin
+        self._lock = threading.Lock()  # of several requests, one gets the token that all need
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if origin_of(request.url) != origin_of(self._origin):
             return self._inner.handle_request(request)
         headers = httpx.Headers(request.headers)
-        headers.update(dict(self._authorization.headers()))
+        with self._lock:
+            headers.update(dict(self._authorization.headers()))
         url = request.url
         if params := self._authorization.params():
             url = url.copy_merge_params(dict(params))
@@ -205,6 +208,11 @@ class AuthenticatedTransport(httpx.BaseTransport):
             extensions=request.extensions,
         )  # fmt: skip
         return self._inner.handle_request(completed)
+
+    def forget(self) -> bool:
+        """See `Authorization`."""
+        with self._lock:
+            return self._authorization.forget()
 
     def close(self) -> None:
         self._inner.close()

@@ -5,8 +5,10 @@ A request here only reads, a GraphQL query by POST included, so it may be sent a
 
 from __future__ import annotations
 
+import functools
 import random
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,8 +48,8 @@ from matih_ray.sources.rate_governor import RateGovernor, rate_report, seconds_u
 MAX_BACKOFF_S = 30.0
 # Within the API's own origin; a chain of more is a loop.
 MAX_REDIRECTS = 5
-# Slices are read one after the other by a source.
-_MAX_CONNECTIONS = 2
+# Slices are read one after the other by a source, with a few calls at a time.
+_MAX_CONNECTIONS = 8
 # A task waits so long for a governor by itself; a longer wait is the planner's, which gives the
 # task's place to others meanwhile.
 MAX_GOVERNED_WAIT_S = 20.0
@@ -104,7 +106,8 @@ class Server:
 
 
 class ApiClient:
-    """Connections to one API. Opened on first use; usable again after `close`."""
+    """Connections to one API. Opened on first use; usable again after `close`. Several threads may
+    fetch at a time."""
 
     def __init__(self, server: Server, secrets: Mapping[str, str]) -> None:
         """Check credentials and trust; nothing is connected yet.
@@ -117,7 +120,9 @@ class ApiClient:
         self._verify = _trust(server)
         self._secrets = dict(secrets)
         self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
         self._next_at = 0.0
+        self._renewals = 0
         self._open()
 
     def fetch(self, request: Request, *, max_retries: int | None = None) -> Answer:
@@ -131,11 +136,12 @@ class ApiClient:
         renewed = False
         attempt = 0
         while True:
+            renewals = self._renewals
             outcome = self._attempt(request, deadline)
             if isinstance(outcome, Answer):
                 return outcome
             error, retry_after_s = outcome.error, outcome.retry_after_s
-            if error.code == "AUTHENTICATION_FAILED" and not renewed and self._forget():
+            if error.code == "AUTHENTICATION_FAILED" and not renewed and self._renew(renewals):
                 renewed = True  # a token may be withdrawn before its time
                 continue
             if retry_after_s is None or attempt >= retries:
@@ -153,15 +159,21 @@ class ApiClient:
             client.close()
 
     def _open(self) -> httpx.Client:
+        with self._lock:
+            return self._opened()
+
+    def _opened(self) -> httpx.Client:
         if self._client is None:
             limits = httpx.Limits(max_connections=_MAX_CONNECTIONS)
             # no proxies and no .netrc of whoever runs the worker
             inner = GuardedTransport(
                 self._server.host_policy, verify=self._verify, trust_env=False, limits=limits
             )
-            self._authorization = self._authorized(inner)
+            self._authenticated = AuthenticatedTransport(
+                inner, self._authorized(inner), self._origin
+            )
             self._client = httpx.Client(
-                transport=AuthenticatedTransport(inner, self._authorization, self._origin),
+                transport=self._authenticated,
                 headers={"Accept": "application/json", **self._server.headers},
                 timeout=httpx.Timeout(
                     self._limits.request_timeout_s, connect=self._limits.connect_timeout_s
@@ -176,8 +188,15 @@ class ApiClient:
             return server.authorization(transport, timeout_s)
         return authorization_of(server.auth, server.auth_url, self._secrets, transport, timeout_s)
 
-    def _forget(self) -> bool:
-        return self._authorization.forget()
+    def _renew(self, renewals: int) -> bool:
+        """The API refused what was authorized after so many renewals; False if there is no other
+        way to be authorized."""
+        with self._lock:
+            if self._renewals == renewals:
+                if not self._authenticated.forget():
+                    return False
+                self._renewals += 1
+        return True
 
     def _backoff_s(self, attempt: int) -> float:
         longest = min(self._limits.retry_backoff_s * 2.0**attempt, MAX_BACKOFF_S)
@@ -258,9 +277,10 @@ class ApiClient:
         _in_time(request, deadline)
         if self._limits.requests_per_s is None:
             return
-        now = time.monotonic()
-        wait_s = max(self._next_at - now, 0.0)
-        self._next_at = now + wait_s + 1 / self._limits.requests_per_s
+        with self._lock:
+            now = time.monotonic()
+            wait_s = max(self._next_at - now, 0.0)
+            self._next_at = now + wait_s + 1 / self._limits.requests_per_s
         time.sleep(wait_s)
 
     def _ask_governor(self, request: Request, deadline: float) -> None:
@@ -299,12 +319,19 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     return seconds_until(headers.get("Retry-After", "").strip(), headers.get("Date"))
 
 
-def _trust(server: Server) -> ssl.SSLContext | bool:
+def _trust(server: Server) -> ssl.SSLContext:
+    """Whose certificates are believed. Reading the system's takes longer than a call, and each
+    slice has connections of its own: so once a process, and not at all where TLS is not spoken."""
     if not server.url.startswith("https:") and not (server.auth_url or "").startswith("https:"):
-        return True
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # believes nobody
+    if server.ssl_root_cert is None:
+        return _system_trust()
     try:
         return ssl.create_default_context(cafile=server.ssl_root_cert)
     except (OSError, ssl.SSLError):
         raise ValidationError(
             "sslRootCert is not a readable file of PEM certificates", field="sslRootCert"
         ) from None
+
+
+_system_trust = functools.cache(ssl.create_default_context)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import random
 import string
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute
@@ -24,6 +21,7 @@ from matih_ray.errors import (
     SqlNotSupportedError,
     StreamRowError,
 )
+from matih_ray.sources.read_ahead import read_ahead
 from matih_ray.streaming.connectors.json_format import JsonFormat, JsonOptions
 from matih_ray.streaming.connectors.options import flag, local_path, option
 from matih_ray.streaming.connectors.reader import BadRow
@@ -41,9 +39,6 @@ BATCH_ROWS = 64 * 1024
 DECODERS = 2
 MAX_FILES = 1_000_000
 _DEFAULT_LENGTH = 100  # of datagen's text, as in Flink
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 
 @dataclass
@@ -139,24 +134,9 @@ def _json(reading: _Reading) -> Iterator[pa.RecordBatch]:
         ]
 
     blocks = ((path, block) for path in reading.paths() for block in _blocks(path))
-    for batches, bad in _ahead(decoded, blocks):
+    for batches, bad in read_ahead(decoded, blocks, DECODERS):
         reading.bad.extend(bad)
         yield from batches
-
-
-def _ahead(work: Callable[[Given], Made], items: Iterator[Given]) -> Iterator[Made]:
-    """`work` of each item, in order, done while earlier ones are being used."""
-    waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as threads:
-        try:
-            for item in items:
-                waiting.append(threads.submit(work, item))
-                if len(waiting) > DECODERS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -1,0 +1,34 @@
+"""Work on what comes next, in threads, while what is there is being used."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def read_ahead(
+    work: Callable[[Given], Made], items: Iterable[Given], threads: int
+) -> Iterator[Made]:
+    """`work` of each item, in their order, for up to `threads` items at a time.
+
+    Each call sees the context variables of whoever iterates, host policies among them. What `work`
+    raises comes out in its item's place. Closing the iterator waits for the calls under way, so
+    that nobody uses a connection after it is closed.
+    """
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="read-ahead") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(contextvars.copy_context().run, work, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
