@@ -78,7 +78,7 @@ def _exact(server: PostgresServer, ours: Ours) -> bool:
     """Whether what the last run of ours left is the source, value for value."""
     identifier = f"{TENANT}.{DATABASE}.public.{TABLE}"
     with contextlib.closing(server.connect(DATABASE)) as connection:
-        return compare(connection, TABLE, ours.runtime.home, identifier).checksum_match
+        return compare(connection, TABLE, "true", ours.runtime.home, identifier).checksum_match
 
 
 if __name__ == "__main__":
