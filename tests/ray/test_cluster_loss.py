@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from matih_ray.control.ports import Ports
 from matih_ray.execution.steps import Step
 from matih_ray.model.policy import IngestionPolicy, WriteMode
@@ -33,6 +35,7 @@ class NoLauncher:
         """Leave the run in the queue."""
 
 
+@pytest.mark.timeout(900)  # starts two clusters, which takes minutes on a slow machine
 def test_a_run_survives_the_loss_of_the_whole_cluster(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
