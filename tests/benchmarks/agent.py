@@ -44,13 +44,17 @@ ECHO = "/echo"
 SESSIONS_PATH = "/api/v1/agents/ingestion/sessions"
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0})
 class Echo:
     """The least that Serve can do for a request with a body."""
 
     async def __call__(self, request: Request) -> JSONResponse:
         """What it gets."""
         return JSONResponse(await request.json())
+
+
+deployed = serve.deployment(
+    num_replicas=1, max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
+)
 
 
 def main() -> None:
@@ -61,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(home=Path(home), http_port=free_port(), log_level="WARNING")
         with start_local(settings, num_cpus=1) as runtime:
-            serve.run(Echo.bind(), name="echo", route_prefix=ECHO)
+            serve.run(deployed(Echo).bind(), name="echo", route_prefix=ECHO)
             token = issue_token(settings, TENANT)
             bench = Bench(runtime.url, token, chatters)
             result = asyncio.run(bench.run(sessions))

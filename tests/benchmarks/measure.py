@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,13 +84,12 @@ class Meter:
         self._lasting = len(roots)
         self.usage: Usage
 
-    def run(self, command: list[str], **options: object) -> str:
+    def run(self, command: list[str], *, env: Mapping[str, str] | None = None) -> str:
         """Run a command as one of the measured trees and return its output."""
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
         self._roots.append(process.pid)
-        output = process.stdout.read()
-        process.stdout.close()
-        if process.wait() != 0:
+        output, _ = process.communicate()
+        if process.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
         return output
 

@@ -115,8 +115,8 @@ def measured(case: str, backend: str, source: Path, memory_mb: float) -> dict[st
 def main() -> None:
     """Measure all, or with arguments one."""
     if len(sys.argv) > 1:
-        case, backend, source, memory_mb = sys.argv[1:]
-        print(json.dumps(work(case, backend, Path(source), float(memory_mb))))
+        case, backend, path, budget_mb = sys.argv[1:]
+        print(json.dumps(work(case, backend, Path(path), float(budget_mb))))
         return
     groups, times = int(number("ROWS", 5_000_000)), int(number("TIMES", 10))
     memory_mb = number("MEMORY_MB", 128)

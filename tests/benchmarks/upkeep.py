@@ -30,8 +30,8 @@ from matih_ray.model.maintenance import MaintenancePolicy, MaintenanceReport, Ma
 from matih_ray.settings import Settings
 from matih_ray.sinks.base import PreparedTarget
 from matih_ray.sinks.iceberg import IcebergSink
-from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.testing.contracts.sink_lab import TENANT, marker, target, write
+from matih_ray.testing.iceberg import IcebergLake
 from tests.benchmarks.machine import describe, last_line, number, say
 
 SCHEMA = pa.schema(
@@ -66,8 +66,7 @@ class Bench:
         self.commits = 0
 
     def table(self) -> Table:
-        catalog = open_catalog(CatalogConfig.from_settings(self.settings))
-        return catalog.load_table(tuple(self.prepared.payload["identifier"]))
+        return IcebergLake(self.settings).table(self.prepared)
 
     def commit(self, *batches: pa.RecordBatch) -> None:
         """One commit, of a slice for each batch."""

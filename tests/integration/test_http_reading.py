@@ -385,15 +385,19 @@ def test_an_api_key_in_the_query_is_sent_and_shown_nowhere(
     assert not [text for text in shown if "hush-hush" in text]
 
 
-def test_oauth2_tokens_are_granted_once_and_renewed_when_they_end(api: HttpApis):
-    auth = {"kind": "oauth2", "clientId": "me", "scope": "read"}
-    source = rest(
-        api.url, streams=[everything()], auth=auth, authUrl=f"{api.url}/grant",
-        secrets={"clientSecret": "s3"},
-    )  # fmt: skip
+def with_tokens(api: HttpApis, **auth: str):
+    """A source with client credentials; the API takes the last token that was granted, no other."""
     api.accepts = lambda request: (
         200 if request.headers.get("Authorization") == f"Bearer granted-{len(api.granted)}" else 401
     )
+    return rest(
+        api.url, streams=[everything()], auth={"kind": "oauth2", "clientId": "me", **auth},
+        authUrl=f"{api.url}/grant", secrets={"clientSecret": "s3"},
+    )  # fmt: skip
+
+
+def test_oauth2_tokens_are_granted_once_and_renewed_when_they_end(api: HttpApis):
+    source = with_tokens(api, scope="read")
     table(source)
     basic = base64.b64encode(b"me:s3").decode()
     assert api.granted == [f"Basic {basic} grant_type=client_credentials&scope=read"]
@@ -408,14 +412,7 @@ def test_oauth2_tokens_are_granted_once_and_renewed_when_they_end(api: HttpApis)
 
 
 def test_several_calls_at_a_time_renew_a_withdrawn_token_once(api: HttpApis):
-    auth = {"kind": "oauth2", "clientId": "me"}
-    source = rest(
-        api.url, streams=[everything()], auth=auth, authUrl=f"{api.url}/grant",
-        secrets={"clientSecret": "s3"},
-    )  # fmt: skip
-    api.accepts = lambda request: (
-        200 if request.headers.get("Authorization") == f"Bearer granted-{len(api.granted)}" else 401
-    )
+    source = with_tokens(api)
     source.test()
     for withdrawn in range(1, 6):
         api.granted.append("another client's")

@@ -23,8 +23,8 @@ TENANT = TenantId("acme")
 # One slice is about 4 MB of Arrow: far over the 100 KB below which Ray inlines objects.
 ROWS = 240_000
 SLICE_ROWS = 30_000
-# Only ends what hangs: a run of a slow machine's cold cluster takes a minute and a half.
-RUN_TIMEOUT_S = 300
+# Ends what hangs; a cold cluster on a slow machine takes a minute and a half for a run.
+RUN_TIMEOUT_S = 180
 
 
 def create_table(server: PostgresServer, database: str, name: str, rows: int = ROWS) -> None:

@@ -14,9 +14,9 @@ from matih_ray.registry import load_registry
 from matih_ray.settings import Settings
 from matih_ray.state.factory import open_stores
 from matih_ray.testing.devstack.postgres import PostgresServer
-from matih_ray.testing.devstack.runtime import RuntimeProcess
+from matih_ray.testing.devstack.runtime import START_TIMEOUT_S, RuntimeProcess
 from matih_ray.testing.faults import LISTENER, STOP
-from tests.ray.lab import SLICE_ROWS, Lab, create_table
+from tests.ray.lab import RUN_TIMEOUT_S, SLICE_ROWS, Lab, create_table
 
 # One slice at a time, so that each is a commit of its own: beside a first slice that waits for its
 # worker to start, another worker may read all the rest, and then one commit carries everything.
@@ -35,7 +35,7 @@ class NoLauncher:
         """Leave the run in the queue."""
 
 
-@pytest.mark.timeout(900)  # starts two clusters, which takes minutes on a slow machine
+@pytest.mark.timeout(2 * (START_TIMEOUT_S + RUN_TIMEOUT_S))
 def test_a_run_survives_the_loss_of_the_whole_cluster(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:

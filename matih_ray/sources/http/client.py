@@ -154,33 +154,32 @@ class ApiClient:
 
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
-        client, self._client = self._client, None
+        with self._lock:
+            client, self._client = self._client, None
         if client is not None:
             client.close()
 
     def _open(self) -> httpx.Client:
         with self._lock:
-            return self._opened()
+            if self._client is None:
+                self._client = self._new_client()
+            return self._client
 
-    def _opened(self) -> httpx.Client:
-        if self._client is None:
-            limits = httpx.Limits(max_connections=_MAX_CONNECTIONS)
-            # no proxies and no .netrc of whoever runs the worker
-            inner = GuardedTransport(
-                self._server.host_policy, verify=self._verify, trust_env=False, limits=limits
-            )
-            self._authenticated = AuthenticatedTransport(
-                inner, self._authorized(inner), self._origin
-            )
-            self._client = httpx.Client(
-                transport=self._authenticated,
-                headers={"Accept": "application/json", **self._server.headers},
-                timeout=httpx.Timeout(
-                    self._limits.request_timeout_s, connect=self._limits.connect_timeout_s
-                ),
-                trust_env=False,
-            )
-        return self._client
+    def _new_client(self) -> httpx.Client:
+        limits = httpx.Limits(max_connections=_MAX_CONNECTIONS)
+        # no proxies and no .netrc of whoever runs the worker
+        inner = GuardedTransport(
+            self._server.host_policy, verify=self._verify, trust_env=False, limits=limits
+        )
+        self._authenticated = AuthenticatedTransport(inner, self._authorized(inner), self._origin)
+        return httpx.Client(
+            transport=self._authenticated,
+            headers={"Accept": "application/json", **self._server.headers},
+            timeout=httpx.Timeout(
+                self._limits.request_timeout_s, connect=self._limits.connect_timeout_s
+            ),
+            trust_env=False,
+        )
 
     def _authorized(self, transport: httpx.BaseTransport) -> Authorization:
         server, timeout_s = self._server, self._limits.request_timeout_s
