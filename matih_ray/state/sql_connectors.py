@@ -16,7 +16,7 @@ from matih_ray.model.value import Value
 from matih_ray.state.base import MAX_NOTIFICATIONS, Delivery, EndpointRecord
 from matih_ray.state.names import check_page
 from matih_ray.state.sql_endpoints import endpoint_of
-from matih_ray.state.sql_part import SqlPart, stored_value
+from matih_ray.state.sql_part import SqlPart, remembered, stored_value
 from matih_ray.state.tables import connector_states, endpoints, notifications
 
 _COLUMNS = {"tenant_id", "endpoint_id", "due_at", "version"}
@@ -188,7 +188,12 @@ def _state(row: Row[Any], *, with_history: bool) -> ConnectorState:
     columns = {name: getattr(row, name) for name in _COLUMNS}
     if with_history:
         return stored_value(ConnectorState, row.document, **columns)
-    return ConnectorState(**columns, **dict(stored_value(_WithoutHistory, row.document)))
+    return _state_without_history(row.document, **columns)
+
+
+@remembered
+def _state_without_history(document: str, **columns: Any) -> ConnectorState:
+    return ConnectorState(**columns, **dict(stored_value(_WithoutHistory, document)))
 
 
 def _newest_first(tenant_id: TenantId) -> Select[Any]:

@@ -20,7 +20,7 @@ from matih_ray.model.ids import EndpointId, TenantId, UnitId
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.state.base import EndpointLimit, EndpointRecord
 from matih_ray.state.names import check_page
-from matih_ray.state.sql_part import SqlPart, stored_value
+from matih_ray.state.sql_part import SqlPart, remembered, stored_value
 from matih_ray.state.sql_unit_configurations import is_disabled
 from matih_ray.state.tables import catalog_dataset, endpoints
 
@@ -239,14 +239,18 @@ def _hold_endpoint(connection: Connection, tenant_id: TenantId, endpoint_id: End
 
 def endpoint_of(row: Row[Any]) -> EndpointRecord:
     """The record of a row of `endpoints`."""
-    return stored_value(
-        EndpointRecord,
+    return _endpoint(
         row.document,
         tenant_id=row.tenant_id,
         endpoint_id=row.endpoint_id,
         name=row.name,
         version=row.version,
     )
+
+
+@remembered
+def _endpoint(document: str, **columns: str | int) -> EndpointRecord:
+    return stored_value(EndpointRecord, document, **columns)
 
 
 def _unit_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -12,6 +13,11 @@ from matih_ray.model.value import Value
 from matih_ray.state.engine import Database
 
 Stored = TypeVar("Stored", bound=Value)
+
+# For what listings read: whoever looks at the same rows again (pages refresh every few seconds)
+# gets the frozen values that are known, instead of values parsed anew, which is most of a listing's
+# time. As many as pages that people look at together, at some kilobytes each.
+remembered = functools.lru_cache(maxsize=2048)
 
 
 def utc_now() -> datetime:

@@ -209,12 +209,15 @@ def test_a_port_of_something_else_is_a_source_error(server: MariaDbServer, greet
 def test_too_many_connections_can_be_retried(server: MariaDbServer) -> None:
     server.execute("CREATE OR REPLACE USER narrow@'%' WITH MAX_USER_CONNECTIONS 1")
     server.execute("GRANT SELECT ON shop.* TO narrow@'%'")
-    source = source_of(server, user="narrow")
-    source.list_units(IngestionContext(TenantId("tenant")))
+    first, second = source_of(server, user="narrow"), source_of(server, user="narrow")
+    first.list_units(IngestionContext(TenantId("tenant")))
     with pytest.raises(SourceUnavailableError) as caught:
-        source.test()
+        second.test()
     assert caught.value.recovery is Recovery.RETRY
-    source.close()
+    first.test()  # keeps to its one connection
+    first.close()
+    second.test()
+    second.close()
 
 
 @pytest.mark.parametrize(
