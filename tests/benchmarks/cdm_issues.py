@@ -1,9 +1,13 @@
 """Generated Jira issues through the canonical data model into PostgreSQL, end to end.
 
 A tenth of the issues and all of them, each with a runtime and a database of its own, because a
-process keeps the memory it once had. The server is ours and no fast one, so what it takes alone is
-measured as well: the same calls again, by httpx, with as many callers as there are slices at a
-time. All of it twice, and the first time is not counted: worker processes start in it.
+process keeps the memory it once had. What the server takes alone is measured as well: the same
+calls again, by httpx, with as many callers as a run has calls under way. All of it twice, and the
+first time is not counted: worker processes start in it.
+
+At first the server answers as fast as it can. It is ours and no fast one, and works on the cores
+that the run works on. Then all issues are loaded once more from a server that takes `LATENCY_S` for
+each answer, as a real site does: now a run can be no faster than its calls.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import httpx
 from matih_ray.model.ids import EndpointId, UnitId
 from matih_ray.model.policy import DataMode, IngestionPolicy, RunMode
 from matih_ray.settings import Settings
+from matih_ray.sources.read_ahead import CALLS_AT_ONCE
 from matih_ray.testing.client import ControlClient, issue_token
 from matih_ray.testing.devstack.jira import TOKEN, USER, JiraServer
 from matih_ray.testing.devstack.postgres import PostgresServer
@@ -34,6 +39,10 @@ SINK = "cdm.jdbc"
 POLICY = IngestionPolicy(mode=DataMode.CDM, run_mode=RunMode.FULL, target_slice_rows=5000)
 # One answer of the server, which looks at every issue for some calls.
 CALL_TIMEOUT_S = 120.0
+# Of each answer of a site.
+LATENCY_S = 0.3
+# Slices at a time, of which each has some calls under way.
+CALLERS = (os.cpu_count() or 1) * CALLS_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -48,13 +57,9 @@ class Drained:
 
 def measure(server: PostgresServer, issues: int) -> dict[str, object]:
     """Both sizes, and how they compare."""
-    sizes = {"tenth": max(issues // 10, 1), "all": issues}
-    usages: dict[str, Usage] = {}
-    drained: dict[str, Drained] = {}
-    for name, count in sizes.items():
-        usages[name], drained[name] = _measure(server, count)
-        say(f"{count} issues: {usages[name].wall_s:.1f} s, drained {drained[name].wall_s:.1f} s")
-    whole, alone = usages["all"], drained["all"]
+    tenth, _ = _measure(server, max(issues // 10, 1))
+    whole, alone = _measure(server, issues)
+    paced, paced_alone = _measure(server, issues, LATENCY_S)
     return {
         "issues": issues,
         "issues_s": round(whole.wall_s, 2),
@@ -68,15 +73,19 @@ def measure(server: PostgresServer, issues: int) -> dict[str, object]:
         "issues_to_drained_ratio": round(whole.wall_s / alone.wall_s, 2),
         "issues_largest_process": whole.largest.name,
         "issues_largest_process_mb": round(whole.largest.resident_bytes / MB),
-        "issues_tenth_largest_process_mb": round(usages["tenth"].largest.resident_bytes / MB),
+        "issues_tenth_largest_process_mb": round(tenth.largest.resident_bytes / MB),
         "issues_memory_ratio": round(
-            whole.largest.resident_bytes / usages["tenth"].largest.resident_bytes, 3
+            whole.largest.resident_bytes / tenth.largest.resident_bytes, 3
         ),
+        "paced_latency_s": LATENCY_S,
+        "paced_issues_s": round(paced.wall_s, 2),
+        "paced_jira_drained_s": round(paced_alone.wall_s, 2),
+        "paced_issues_to_drained_ratio": round(paced.wall_s / paced_alone.wall_s, 2),
     }
 
 
-def _measure(server: PostgresServer, count: int) -> tuple[Usage, Drained]:
-    database = f"issues_{count}"
+def _measure(server: PostgresServer, count: int, latency_s: float = 0.0) -> tuple[Usage, Drained]:
+    database = f"issues_{count}_{latency_s:g}"
     server.create_database(database)
     url = f"postgresql://{server.user}@{server.host}:{server.port}/{database}"
     with JiraServer() as jira, RuntimeProcess(settings={"cdm_database_url": url}) as runtime:
@@ -88,12 +97,13 @@ def _measure(server: PostgresServer, count: int) -> tuple[Usage, Drained]:
             client.collect(source)
             _load(client, source, count)
             server.execute("TRUNCATE cdm.cdm_work_item", database)
-            jira.do("set", recording=True)
+            jira.do("set", recording=True, latency_s=latency_s)
             with Meter(postmaster(server), runtime.pid) as meter:
                 _load(client, source, count)
             jira.do("set", recording=False)
         _check(server, database, count)
         drained = _drain(jira)
+    say(f"{count} issues: {meter.usage.wall_s:.1f} s, drained {drained.wall_s:.1f} s")
     shutil.rmtree(runtime.home, ignore_errors=True)
     return meter.usage, drained
 
@@ -115,11 +125,10 @@ def _check(server: PostgresServer, database: str, count: int) -> None:
 
 def _drain(jira: JiraServer) -> Drained:
     calls = [tuple(call) for call in jira.do("recorded")]
-    callers = os.cpu_count() or 1
     before_server, before_own = cpu_s([jira.pid]), time.process_time()
     started = time.perf_counter()
-    with ThreadPoolExecutor(callers) as pool:
-        list(pool.map(lambda part: _ask(jira, part), [calls[n::callers] for n in range(callers)]))
+    with ThreadPoolExecutor(CALLERS) as pool:
+        list(pool.map(lambda part: _ask(jira, part), [calls[n::CALLERS] for n in range(CALLERS)]))
     return Drained(
         calls=len(calls),
         wall_s=time.perf_counter() - started,

@@ -40,6 +40,9 @@ def source(jira: JiraServer) -> Iterator[JiraSource]:
     source.close()
 
 
+MANY_WINDOWS = INCREMENTAL.model_copy(update={"target_slice_rows": 20})
+
+
 def later(jira: JiraServer, minutes: float) -> int:
     """Put the site's clock on; returns it."""
     now = NOON_MS + int(minutes * MINUTE_MS)
@@ -105,20 +108,21 @@ def test_a_clock_that_is_hours_off_loses_nothing(
     assert_true(loads, jira)
 
 
+@pytest.mark.parametrize("policy", [INCREMENTAL, MANY_WINDOWS], ids=["one", "many"])
 def test_pages_that_move_while_they_are_read_hide_nothing(
-    jira: JiraServer, source: JiraSource
+    jira: JiraServer, source: JiraSource, policy: IngestionPolicy
 ) -> None:
     loads = Loads(source)
-    loads.run()
+    loads.run(policy)
     now = later(jira, 30)
     for n in range(100):
         jira.do("edit", id_=FIRST + n, fields={"summary": f"a{n}"}, at_ms=now - 1000 - n)
     jira.do("set", page_max=7, edit_while_paging=True)
     later(jira, 31)
-    loads.run()
+    loads.run(policy)
     jira.do("set", edit_while_paging=False)
     later(jira, 32)
-    loads.run()
+    loads.run(policy)
     assert_true(loads, jira)
 
 
@@ -152,13 +156,20 @@ def test_an_issue_that_changes_between_planning_and_reading_is_read(
     assert "hot" in {row["summary"] for row in rows}
 
 
-def test_deleted_issues_become_deletions(jira: JiraServer, source: JiraSource) -> None:
+@pytest.mark.parametrize("policy", [INCREMENTAL, MANY_WINDOWS], ids=["one", "many"])
+def test_deleted_issues_become_deletions(
+    jira: JiraServer, source: JiraSource, policy: IngestionPolicy
+) -> None:
     loads = Loads(source)
-    loads.run()
+    loads.run(policy)
     jira.do("delete", id_=FIRST)
     jira.do("delete", id_=FIRST + 50)
-    later(jira, 10)
-    loads.run()
+    now = later(jira, 120)
+    for n in range(1, 50):
+        jira.do("edit", id_=FIRST + n, fields={"summary": f"a{n}"}, at_ms=now - n * 60_000)
+    plan = loads.run(policy)
+    windows = [slice_ for slice_ in plan.slices if slice_.params["kind"] == "window"]
+    assert (len(windows) > 1) == (policy is MANY_WINDOWS)
     gone = [row for row in loads.read if row["_deleted"]]
     assert {row["id"] for row in gone} == {str(FIRST), str(FIRST + 50)}
     assert {row["summary"] for row in gone} == {None}

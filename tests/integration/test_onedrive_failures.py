@@ -23,6 +23,7 @@ from matih_ray.model.ids import UnitId
 from matih_ray.model.policy import IngestionPolicy, RunMode
 from matih_ray.planning.planner import make_plan
 from matih_ray.sources.onedrive import OneDriveSource
+from matih_ray.sources.read_ahead import CALLS_AT_ONCE
 from matih_ray.testing.devstack.faked_site import too_many_requests
 from matih_ray.testing.devstack.graph_drives import DRIVE, GraphDrives
 from matih_ray.testing.devstack.ports import free_port
@@ -110,6 +111,23 @@ def test_drives_are_found_by_their_owners(graph):
     assert mirror.paths() == graph.truth()
     assert mirror.paths("b!other") == graph.truth("b!other")
     mirror.source.close()
+
+
+def test_owners_are_asked_several_at_a_time_and_each_refusal_is_its_own(graph):
+    people = [f"{number}@contoso.example" for number in range(12)]
+    for number in range(0, 12, 2):
+        graph.add_drive(f"b!{number}", people[number])
+    source = OneDriveSource(spec(graph, users=people))
+    graph.latency_s = 0.02
+    unit = source.describe_unit(UnitId("onedrive.drives"))
+    plan = make_plan(source, unit, None, IngestionPolicy())
+    refused = {str(slice_.params["drive"]) for slice_ in plan.slices[1:]}
+    assert refused == {f"users/{people[number]}" for number in range(1, 12, 2)}
+    read = source.read(unit, plan.slices[0], IngestionPolicy())
+    found = {row["id"] for batch in read for row in batch.to_pylist()}
+    assert found == {f"b!{number}" for number in range(0, 12, 2)}
+    assert 2 <= graph.most_under_way <= CALLS_AT_ONCE
+    source.close()
 
 
 @pytest.mark.parametrize("faults", ["forbidden", "unknown"])

@@ -11,8 +11,9 @@ import pytest
 
 from matih_ray.errors import SourceChangedError
 from matih_ray.sources.onedrive import inventory
+from matih_ray.sources.read_ahead import CALLS_AT_ONCE
 from matih_ray.testing.devstack.graph_drives import DRIVE, ROOT, GraphDrives
-from tests.integration.onedrive_lab import Mirror
+from tests.integration.onedrive_lab import ITEMS, Mirror
 
 
 @pytest.fixture
@@ -220,6 +221,37 @@ def test_a_tree_is_stored_exactly_and_small():
     text = inventory.stored(tree)
     assert inventory.restored(text) == tree
     assert len(text) < 8 * len(tree.items)
+
+
+def test_pages_of_a_delta_are_read_several_at_a_time_and_in_their_order(graph):
+    mirror = Mirror(graph, target_rows=1000)
+    plan = mirror.plan()
+    assert (len(plan.slices), graph.most_under_way) == (1, 1)
+    graph.latency_s = 0.02
+    read = [row["item_id"] for row in mirror.run(plan)]
+    # Graph told of folders before what is in them
+    assert read == [ROOT, "plans", *(f"i{n}" for n in range(0, 60, 2)), "old"] + [
+        f"i{n}" for n in range(1, 60, 2)
+    ]
+    assert 2 <= graph.most_under_way <= CALLS_AT_ONCE
+    mirror.source.close()
+
+
+def test_missing_items_are_asked_for_several_at_a_time_and_come_in_their_order(graph):
+    mirror = Mirror(graph)
+    mirror.run()
+    for number in range(40):
+        graph.purge_quietly(f"i{number}")
+    graph.expire()
+    plan = mirror.plan()
+    graph.latency_s = 0.02
+    (missing,) = (slice_ for slice_ in plan.slices if slice_.params["kind"] == "missing")
+    batches = mirror.source.read(mirror.source.describe_unit(ITEMS), missing, mirror.policy)
+    read = [row for batch in batches for row in batch.to_pylist()]
+    assert [row["item_id"] for row in read] == sorted(f"i{n}" for n in range(40))
+    assert all(row["_deleted"] for row in read)
+    assert 2 <= graph.most_under_way <= CALLS_AT_ONCE
+    mirror.source.close()
 
 
 @pytest.mark.parametrize("seed", range(4))

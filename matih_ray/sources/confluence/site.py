@@ -90,14 +90,16 @@ class ConfluenceSite:
             yield from self._pages("pages", params)
 
     def page_by_title(self, space_id: str, title: str) -> str | None:
-        """The id of a space's page of that title."""
-        if (space_id, title) not in self._titles:
-            params: Params = {"space-id": space_id, "title": title, "limit": 1}
-            found = _results(self._get("pages", params))
-            if len(self._titles) >= MAX_TITLES:
-                self._titles.clear()
-            self._titles[space_id, title] = str(found[0]["id"]) if found else None
-        return self._titles[space_id, title]
+        """The id of a space's page of that title. Several threads may ask at a time."""
+        known = self._titles.get((space_id, title), ...)
+        if known is not ...:
+            return known
+        params: Params = {"space-id": space_id, "title": title, "limit": 1}
+        found = _results(self._get("pages", params))
+        if len(self._titles) >= MAX_TITLES:
+            self._titles.clear()
+        page_id = self._titles[space_id, title] = str(found[0]["id"]) if found else None
+        return page_id
 
     def versions(self, page_id: str) -> Iterator[list[Json]]:
         """Pages of a page's versions with their bodies, newest first; none if it is gone."""

@@ -96,12 +96,9 @@ def micros(text: str) -> tuple[int, bool, bool]:
         raise ValueError("not an ISO 8601 time")
     day, clock, fraction, offset = match.groups()
     moment = dt.datetime.fromisoformat(f"{day}T{clock or '00:00'}+00:00")
-    whole = (moment - _EPOCH) // dt.timedelta(seconds=1) - _offset_s(offset)
+    whole = int(moment.timestamp()) - _offset_s(offset)  # exact: there is no fraction
     digits = (fraction or "").ljust(6, "0")
     return whole * 1_000_000 + int(digits[:6]), offset is not None, not digits[6:].strip("0")
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 def _offset_s(offset: str | None) -> int:

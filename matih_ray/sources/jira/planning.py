@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from matih_ray.errors import (
     DatabaseNotFoundError,
@@ -35,6 +35,7 @@ from matih_ray.sources.jira.reconciling import reconciled
 from matih_ray.sources.jira.rows import instant
 from matih_ray.sources.jira.schemas import ID, VERSION
 from matih_ray.sources.jira.slices import WholeSlice, WindowSlice, WorklogSlice, make_slice
+from matih_ray.sources.read_ahead import read_ahead
 
 STRATEGY, FEED_STRATEGY, WHOLE_STRATEGY = (
     "jira-project-window", "jira-worklog-feed", "jira-whole-unit",
@@ -42,7 +43,7 @@ STRATEGY, FEED_STRATEGY, WHOLE_STRATEGY = (
 # One page of ids, so that a window is seen at one moment; and some seconds of reading.
 MAX_SLICE_ISSUES = 5000
 # Counting calls for one project; a window that would need more stays larger.
-MAX_PROBES = 2000
+MAX_PROBES = 1000
 # JQL cannot cut finer.
 MIN_WINDOW = 4 * jql.MINUTE
 # The feeds leave out the last minute, which is still being written.
@@ -93,6 +94,10 @@ def plan_windows(planned: Planned, checkpoint: Checkpoint | None) -> IngestionPl
     )  # fmt: skip
 
 
+# After when, until when, and about how many issues; a bound that is None is open.
+_Window: TypeAlias = tuple[int | None, int | None, int | None]
+
+
 @dataclass(frozen=True)
 class _Project:
     key: str
@@ -141,7 +146,7 @@ def _project_slices(
         lower = lower if first is None else max(lower, first)
     try:
         bounds = _bounds(planned, project, lower, upper)
-        extra = _reconcile_slices(planned, project, kept, first, lower, upper)
+        extra = _reconcile_slices(planned, project, kept, first, bounds, upper)
     except (SourceRejectedError, SourcePermissionError, DatabaseNotFoundError) as error:
         if error.code == "AUTHENTICATION_FAILED":
             raise
@@ -163,10 +168,8 @@ def _project_slices(
     return extra + slices
 
 
-def _bounds(
-    planned: Planned, project: _Project, lower: int | None, upper: int
-) -> list[tuple[int | None, int | None, int | None]]:
-    """(lower, upper, about how many) of windows; the last has no upper bound."""
+def _bounds(planned: Planned, project: _Project, lower: int | None, upper: int) -> list[_Window]:
+    """Windows in order; the last has no upper bound."""
     zone, filter_ = planned.api.site.zone, planned.filter
 
     def count(after: int | None, until: int | None) -> int:
@@ -179,24 +182,33 @@ def _bounds(
     if start is None:
         oldest = instant(planned.api.first_updated(jql.issues(project.key, filter_, zone)))
         start = upper if oldest is None else oldest - jql.MINUTE
-    probes = MAX_PROBES
-    # (after, until, count) still to be cut, the earliest last
-    stack = [(start, upper, total)]
     found: list[tuple[int, int, int]] = []
-    while stack:
-        after, until, rows = stack.pop()
-        if rows <= planned.window_issues or until - after < MIN_WINDOW or probes <= 0:
-            found.append((after, until, rows))
-            continue
-        middle = (after + until) // 2 // jql.MINUTE * jql.MINUTE
-        probes -= 2
-        stack.append((middle, until, count(middle, until)))
-        stack.append((after, middle, count(after, middle)))
+    uncut, probes = [(start, upper, total)], MAX_PROBES
+    while uncut:
+        large = [window for window in uncut if _is_cut(window, planned.window_issues)][:probes]
+        found += [window for window in uncut if window not in large]
+        probes -= len(large)
+        later = read_ahead(lambda window: count(_middle(window), window[1]), large)
+        uncut = []
+        for window, rows in zip(large, later, strict=True):
+            after, until, both = window
+            middle = _middle(window)
+            uncut += [(after, middle, max(both - rows, 0)), (middle, until, rows)]
+    found.sort()
     found = _joined(found, planned.window_issues)
-    windows: list[tuple[int | None, int | None, int | None]] = list(found)
+    windows: list[_Window] = list(found)
     windows[0] = (lower, *windows[0][1:])
     windows[-1] = (windows[-1][0], None, windows[-1][2])
     return windows
+
+
+def _is_cut(window: tuple[int, int, int], rows: int) -> bool:
+    after, until, count = window
+    return count > rows and until - after >= MIN_WINDOW
+
+
+def _middle(window: tuple[int, int, int]) -> int:
+    return (window[0] + window[1]) // 2 // jql.MINUTE * jql.MINUTE
 
 
 def _joined(windows: list[tuple[int, int, int]], rows: int) -> list[tuple[int, int, int]]:
@@ -216,13 +228,18 @@ def _reconcile_slices(
     project: _Project,
     kept: Mapping[str, Any] | None,
     first: int | None,
-    lower: int | None,
+    bounds: list[_Window],
     upper: int,
 ) -> list[IngestionSlice]:
     if planned.unit.name != "issues" or not planned.config.deletions:
         return []
     known = None if kept is None else kept.get("known")
-    return reconciled(planned.api, planned.filter, project.key, known, first, lower or 0, upper)
+    lower = bounds[0][0]
+    windows: list[tuple[int | None, int | None]] = [(first, None)]
+    if len(bounds) > 1:  # many issues, of which those before the first window are in none
+        windows = [(first, lower)] if lower != first else []
+        windows += [(after, until) for after, until, _ in bounds]
+    return reconciled(planned.api, planned.filter, project.key, known, windows, lower or 0, upper)
 
 
 def plan_worklogs(planned: Planned, checkpoint: Checkpoint | None) -> IngestionPlan:

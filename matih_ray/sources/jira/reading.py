@@ -29,10 +29,6 @@ from matih_ray.sources.read_ahead import read_ahead
 
 T = TypeVar("T")
 
-# Of one slice: an answer takes the site a third of a second and us a hundredth. The rate governor
-# knows what the site allows; this bounds the answers in memory.
-CALLS_AT_ONCE = 4
-
 # Statuses that concern one project; all others concern the run.
 _PART_STATUSES = frozenset({400, 403, 404, 410})
 _PLACE = ("project", "updated")
@@ -84,7 +80,7 @@ def _window(api: JiraApi, unit: str, params: WindowSlice, filter_: JiraFilter) -
     query = jql.issues(params.project_key, filter_, api.site.zone, params.lower, params.upper)
     chunks = _chunks(sorted(found_ids(api, query)), ISSUES_A_CALL)
     fields = _FIELDS[unit]
-    for found in read_ahead(lambda some: api.issues(some, fields), chunks, CALLS_AT_ONCE):
+    for found in read_ahead(lambda some: api.issues(some, fields), chunks):
         yield from _rows_of(api, unit, [issue for issue in found if _is_inside(issue, params)])
 
 

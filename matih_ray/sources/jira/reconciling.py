@@ -7,6 +7,9 @@ by id; and nothing at all is concluded of a project whose issues the account may
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.value import JsonValue
 from matih_ray.sources.jira import jql
@@ -14,6 +17,7 @@ from matih_ray.sources.jira.api import JiraApi, Record
 from matih_ray.sources.jira.config import JiraFilter
 from matih_ray.sources.jira.known_ids import MAX_IDS, packed, unpacked
 from matih_ray.sources.jira.slices import ReconcileSlice, make_slice
+from matih_ray.sources.read_ahead import read_ahead
 
 # Ids of one slice: fifty calls.
 MAX_SLICE_IDS = 5000
@@ -21,20 +25,23 @@ MAX_SLICE_IDS = 5000
 MAX_SWEEPS = 5
 
 
-def found_ids(api: JiraApi, query: str) -> set[int]:
-    """All ids that a query finds.
+def found_ids(api: JiraApi, *queries: str) -> set[int]:
+    """All ids that some queries find, a few of them asked at a time.
 
     While pages are asked for, issues change and leave the result, and what follows moves up across
-    the border of a page. So if there was more than one page the query is asked again, until no new
-    id turns up.
+    the border of a page, or of a query. So if there was more than one page the queries are asked
+    again, until no new id turns up.
     """
+
+    def pages(query: str) -> list[list[int]]:
+        return [page for page in api.issue_ids(query) if page]
+
     found: set[int] = set()
     for _ in range(MAX_SWEEPS):
-        before, pages = len(found), 0
-        for page in api.issue_ids(query):
-            pages += bool(page)
-            found.update(page)
-        if pages <= 1 or len(found) == before:
+        before = len(found)
+        answers = list(chain.from_iterable(read_ahead(pages, queries)))
+        found.update(*answers)
+        if len(answers) <= 1 or len(found) == before:
             break
     return found
 
@@ -44,7 +51,7 @@ def reconciled(
     filter_: JiraFilter,
     project_key: str,
     known: str | None,
-    first: int | None,
+    windows: Sequence[tuple[int | None, int | None]],
     lower: int,
     seen: int,
 ) -> list[IngestionSlice]:
@@ -55,11 +62,13 @@ def reconciled(
         filter_: What is selected.
         project_key: The project.
         known: The ids of the last run, packed; None if there was none.
-        first: Where the filter begins, None for everything.
+        windows: Times (lower, upper) that together are all that is selected; several for a large
+            project, because pages of one query can only follow each other.
         lower: Where the windows of this run begin.
         seen: The server's clock.
     """
-    alive = found_ids(api, jql.issues(project_key, filter_, api.site.zone, first))
+    zone = api.site.zone
+    alive = found_ids(api, *(jql.issues(project_key, filter_, zone, *one) for one in windows))
     if len(alive) > MAX_IDS:
         return []
     before = set() if known is None else unpacked(known)

@@ -25,6 +25,7 @@ from matih_ray.sources.onedrive.slices import (
     UnreadableSlice,
     make_slice,
 )
+from matih_ray.sources.read_ahead import read_ahead
 
 DELTA, LISTING = "onedrive-delta", "onedrive-drives"
 # Not a column: the order is the feed's own, and merges go by arrival.
@@ -69,22 +70,30 @@ def find_drives(graph: Graph) -> Drives:
     """
     drives = Drives()
     config = graph.config
-    for kind, owners in (
-        ("drives", config.drives),
-        ("users", config.users),
-        ("groups", config.groups),
-        ("sites", config.sites),
-    ):
-        for owner in owners:
-            try:
-                found = [graph.drive(owner)] if kind == "drives" else graph.drives_of(kind, owner)
-            except (SourcePermissionError, DatabaseNotFoundError) as error:
-                drives.refused[f"{kind}/{owner}"] = error
-                continue
+    kinds = {
+        "drives": config.drives,
+        "users": config.users,
+        "groups": config.groups,
+        "sites": config.sites,
+    }
+    named = [(kind, owner) for kind, owners in kinds.items() for owner in owners]
+    answers = read_ahead(lambda who: _drives_of(graph, *who), named)
+    for (kind, owner), found in zip(named, answers, strict=True):
+        if isinstance(found, SourceError):
+            drives.refused[f"{kind}/{owner}"] = found
+        else:
             drives.found.update({str(drive["id"]): drive for drive in found})
     drives.found = dict(sorted(drives.found.items()))
     drives.check()
     return drives
+
+
+def _drives_of(graph: Graph, kind: str, owner: str) -> list[Json] | SourceError:
+    """Somebody's drives, or why they cannot be read."""
+    try:
+        return [graph.drive(owner)] if kind == "drives" else graph.drives_of(kind, owner)
+    except (SourcePermissionError, DatabaseNotFoundError) as error:
+        return error
 
 
 def plan_drives(unit: EndpointUnitDescriptor, drives: Drives, seen_ms: int) -> IngestionPlan:

@@ -19,6 +19,7 @@ from matih_ray.sources.onedrive.rows import (
     parent_of,
 )
 from matih_ray.sources.onedrive.slices import FeedSlice, MissingSlice, SubtreeSlice
+from matih_ray.sources.read_ahead import read_ahead
 
 # Paths that were asked for are kept while a slice is read.
 MAX_PATHS = 100_000
@@ -59,8 +60,7 @@ def feed_rows(graph: Graph, params: FeedSlice) -> Iterator[Row]:
         SourceChangedError: A link has expired since it was planned.
     """
     paths = Paths(graph, params.drive, params.paths)
-    for number, link in enumerate(params.links):
-        page = graph.delta(link)
+    for number, page in enumerate(read_ahead(graph.delta, params.links)):
         if page is None:
             raise SourceChangedError(
                 f"drive {params.drive}: its delta has expired since it was planned; run again",
@@ -99,8 +99,8 @@ def subtree_rows(graph: Graph, params: SubtreeSlice) -> Iterator[Row]:
 def missing_rows(graph: Graph, params: MissingSlice) -> Iterator[Row]:
     """Items that may be gone, each as it is."""
     paths = Paths(graph, params.drive, {})
-    for item_id in params.items:
-        item = graph.item(params.drive, item_id)
+    found = read_ahead(lambda id_: graph.item(params.drive, id_), params.items)
+    for item_id, item in zip(params.items, found, strict=True):
         if item is None:
             yield gone_row(params.drive, item_id, params.seen_ms)
         else:

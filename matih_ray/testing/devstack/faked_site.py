@@ -7,6 +7,7 @@ moved: what a test compares then does not depend on when it ran.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import email.utils
 import json
@@ -31,13 +32,16 @@ Site = TypeVar("Site", bound="FakedSite")
 class FakedSite:
     """A server. `asked` are the requests so far, `next_answers` are given before any of its own,
     and `before` is called with each request before it is answered. In a `storm` of so many requests
-    two of three are refused with 429."""
+    two of three are refused with 429. Each answer takes `latency_s`; `most_under_way` is how many
+    requests have waited for theirs at the same time."""
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
         self.next_answers: deque[Response] = deque()
         self.before: Callable[[Request], None] = lambda _request: None
         self.storm = 0
+        self.latency_s = 0.0
+        self.most_under_way = self._under_way = 0
         self.now = dt.datetime(2026, 3, 1, 9, 0, tzinfo=dt.timezone.utc)
         self.created = self.now
         self.port = free_port()
@@ -99,6 +103,14 @@ class FakedSite:
         self._server.force_exit = True
         self._thread.join(STOP_TIMEOUT_S)
 
+    async def _wait(self) -> None:
+        self._under_way += 1
+        self.most_under_way = max(self.most_under_way, self._under_way)
+        try:
+            await asyncio.sleep(self.latency_s)
+        finally:
+            self._under_way -= 1
+
     def _served(self) -> FastAPI:
         app = FastAPI(openapi_url=None)
 
@@ -108,6 +120,7 @@ class FakedSite:
         ) -> Response:
             self.asked.append(request)
             self.before(request)
+            await self._wait()
             answer = self.refusal(request)
             if answer is None and self.next_answers:
                 answer = self.next_answers.popleft()

@@ -9,6 +9,7 @@ part needs no login and is not Jira's.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import secrets
@@ -59,6 +60,7 @@ def _route(state: JiraServerState, method: str, path: str, answering: Answering)
     async def handle(request: Request) -> Response:
         call = f"{method} {request.url.path}"
         body = json.loads(await request.body() or b"{}") if method == "POST" else {}
+        await asyncio.sleep(state.latency_s)
         with state.lock:
             state.calls.append(call)
             if state.recording:

@@ -44,6 +44,8 @@ class JiraServerState:
         self.recording = False
         self.recorded: list[tuple[str, str, Any]] = []
         self.faults: list[JsonObject] = []
+        # before each answer, others meanwhile
+        self.latency_s = 0.0
         self.page_max = MAX_IDS
         self.edit_while_paging = False
         self.refresh_token = REFRESH_TOKEN
