@@ -34,6 +34,9 @@ export UV_PYTHON_DOWNLOADS ?= never
 export RAY_USAGE_STATS_ENABLED = 0
 export DO_NOT_TRACK = 1
 export RUNTIME__DLTHUB_TELEMETRY = false
+# Some machines forbid it; then each of Ray's worker processes compiles all that it imports anew,
+# which takes three CPU seconds of every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format types lock bench-ingest bench-scale bench-empty bench-merge bench-compact bench-day bench-cdm bench-connectors bench-agent bench-stream bench-state bench-cdc clean
@@ -116,8 +119,8 @@ bench-agent: $(SETUP) ## many open conversations against a bare Serve endpoint: 
 bench-cdm: $(SETUP) ## mapping on one core; the upsert against psql; issues end to end: ISSUES=100000
 	@SCALE=$(SCALE) REPEAT=$(REPEAT) ISSUES=$(ISSUES) $(BIN)/python -m tests.benchmarks.cdm
 
-bench-stream: $(SETUP) ## a window job from a file and from Kafka: ROWS=1000000 REPEAT=3
-	@ROWS=$(ROWS) REPEAT=$(REPEAT) $(BIN)/python -m tests.benchmarks.stream
+bench-stream: $(SETUP) ## window jobs from a file and from Kafka, Flink by turns: ROWS=1000000 REPEAT=3 QUERY=agent
+	@ROWS=$(ROWS) REPEAT=$(REPEAT) QUERY=$(QUERY) $(BIN)/python -m tests.benchmarks.stream
 
 bench-state: $(SETUP) ## windows that exceed memory, and ten times as many rows: ROWS=5000000 MEMORY_MB=128
 	@ROWS=$(ROWS) MEMORY_MB=$(MEMORY_MB) $(BIN)/python -m tests.benchmarks.state
