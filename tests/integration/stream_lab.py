@@ -25,6 +25,11 @@ START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
 PROCESS = Path(__file__).with_name("stream_process.py")
 # A few by default; STREAM_SEEDS=50 tries as many kills at random points.
 SEEDS = range(int(os.environ.get("STREAM_SEEDS", "2")))
+# Of a server whose jobs, some for each seed, leave their slots behind.
+_SLOTS = str(50 + 3 * len(SEEDS))
+SLOTS = {"max_replication_slots": _SLOTS, "max_wal_senders": _SLOTS}
+# Every run of a job takes so many steps; longer ones depend on how much a run has to do.
+CERTAIN_STEPS = 5
 WINDOW_MS = 10_000
 PARTITIONS = 3
 KEYS = [None, *(f"key {number}" for number in range(9))]
@@ -43,6 +48,13 @@ TRANSITIONS = """
     );
     ALTER TABLE fsm_state_transitions OWNER TO ai_service;
 """
+
+
+def steps_to_die_at(chance: random.Random, runs: int, most: int) -> list[int]:
+    """A step for each of the runs, one of which is certain to come that far."""
+    steps = [chance.randrange(most) for _ in range(runs)]
+    steps[chance.randrange(runs)] = chance.randrange(CERTAIN_STEPS)
+    return steps
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.script import parse_script
 from matih_ray.testing.devstack.postgres import PostgresServer
-from tests.integration.stream_lab import SEEDS, TRANSITIONS, run_in_process
+from tests.integration.stream_lab import SEEDS, SLOTS, TRANSITIONS, run_in_process, steps_to_die_at
 
 JOBS = Path(__file__).parents[2] / "jobs" / "sql"
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - TIMESTAMP has no zone
@@ -28,7 +28,7 @@ Row = tuple[object, ...]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with PostgresServer(options={"max_replication_slots": "60", "max_wal_senders": "60"}) as server:
+    with PostgresServer(options=SLOTS) as server:
         server.execute("CREATE ROLE ai_service LOGIN REPLICATION")
         yield server
 
@@ -133,8 +133,7 @@ def test_a_job_that_is_killed_anywhere_archives_every_row_once(archive: Archive,
     chance = random.Random(seed)
     archive.insert(chance, 300)
     kills = 0
-    for turn in range(4):
-        die_at = chance.randrange(16)
+    for turn, die_at in enumerate(steps_to_die_at(chance, runs=4, most=16)):
         ended = archive.start(die_at=die_at)
         print(f"seed {seed}, turn {turn}, died at {die_at}: {ended['code']}")
         assert ended["code"] in (0, -signal.SIGKILL), ended

@@ -18,7 +18,7 @@ from matih_ray.errors import FencedError, StateConflictError, StateError
 from matih_ray.streaming.connectors.catalog_tables import CatalogSink
 from matih_ray.streaming.engine import Engine
 from matih_ray.testing.devstack.kafka import KafkaServer
-from tests.integration.stream_lab import PARTITIONS, SEEDS, WINDOWS, Job
+from tests.integration.stream_lab import PARTITIONS, SEEDS, WINDOWS, Job, steps_to_die_at
 from tests.integration.stream_process import engine_of
 
 WAIT_S = 120
@@ -51,9 +51,8 @@ def test_a_job_that_is_killed_anywhere_writes_every_window_once(
     job.kind, job.parallelism, job.side = kind, parallelism, seed % 2 == 1
     state_bytes = 1_000 if seed % 2 else None  # so little that state is in files
     kills, in_files = 0, False
-    for turn in range(3):
+    for turn, die_at in enumerate(steps_to_die_at(chance, runs=3, most=14)):
         job.produce_some(chance, turn * 40_000)
-        die_at = chance.randrange(14)
         ended = job.start(die_at=die_at, state_bytes=state_bytes)
         print(f"seed {seed}, turn {turn}, died at {die_at}: {ended['code']}")
         assert ended["code"] in (0, -signal.SIGKILL), ended

@@ -23,7 +23,7 @@ from matih_ray.streaming.connectors.catalog_tables import CatalogTables, Owner
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.script import parse_script
 from matih_ray.testing.devstack.postgres import PostgresServer
-from tests.integration.stream_lab import SEEDS, run_in_process
+from tests.integration.stream_lab import SEEDS, SLOTS, run_in_process, steps_to_die_at
 
 COLUMNS = "id INT, part STRING, v STRING, n DECIMAL(20, 4)"
 MERGED = f"""
@@ -35,7 +35,7 @@ Row = tuple[object, ...]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with PostgresServer(options={"max_replication_slots": "90", "max_wal_senders": "90"}) as server:
+    with PostgresServer(options=SLOTS) as server:
         yield server
 
 
@@ -134,8 +134,7 @@ def test_a_job_that_is_killed_anywhere_keeps_the_table_like_its_source(mirror: M
     mirror.run(f"ALTER TABLE items REPLICA IDENTITY {identity}")
     mirror.change(chance, 20)
     kills = 0
-    for turn in range(3):
-        die_at = chance.randrange(12)
+    for turn, die_at in enumerate(steps_to_die_at(chance, runs=3, most=12)):
         ended = mirror.start(die_at=die_at)
         print(f"seed {seed}, turn {turn}, died at {die_at}: {ended['code']}")
         assert ended["code"] in (0, -signal.SIGKILL), ended

@@ -181,14 +181,21 @@ class Killed:
 
     def kill(self, victim: str) -> None:
         """Kill the committer, a worker or the supervisor, whatever it does just now."""
-        epoch = self.shown()["epoch"]
-        owner = f"stream-{self.job['jobId']}-{epoch}"
-        name = {"committer": owner, "supervisor": SUPERVISOR}.get(
-            victim, f"{owner}-worker-{self.chance.randrange(2)}"
-        )
-        pids: list[int] = []
-        until(lambda: pids.extend(filter(None, [actor_pid(name)])) or pids, f"the {victim}")
-        pid = pids[0]
+        worker = self.chance.randrange(2)
+        found: list[tuple[int, str, int]] = []
+
+        def alive() -> bool:
+            # an owner may be followed by another just now, which has other names
+            epoch = self.shown()["epoch"]
+            owner = f"stream-{self.job['jobId']}-{epoch}"
+            names = {"committer": owner, "supervisor": SUPERVISOR}
+            name = names.get(victim, f"{owner}-worker-{worker}")
+            if (pid := actor_pid(name)) is not None:
+                found.append((epoch, name, pid))
+            return bool(found)
+
+        until(alive, f"the {victim}", self.shown)
+        epoch, name, pid = found[0]
         print(f"{victim} {name}: {pid} dies")
         os.kill(pid, signal.SIGKILL)
         if victim != "supervisor":
