@@ -140,6 +140,22 @@ def test_windows_are_cut_where_there_are_many_issues_and_cover_all_times(
     assert_true(loads, jira)
 
 
+def test_windows_are_cut_finer_where_issues_lie_close_together(
+    jira: JiraServer, source: JiraSource
+) -> None:
+    now = later(jira, 60)
+    for n in range(100):
+        jira.do("add_issue", project="SHOP", summary=f"n{n}", at_ms=now - 60_000 - n * 20_000)
+    loads = Loads(source)
+    plan = loads.run(MANY_WINDOWS)
+    windows = [slice_.params for slice_ in plan.slices if slice_.params["kind"] == "window"]
+    updated = [row["_source_version"] * 1000 for row in loads.read]
+    rows = [sum((w["lower"] or 0) < at <= (w["upper"] or at) for at in updated) for w in windows]
+    assert sum(rows) == len(updated) == 220
+    assert max(rows) <= 20
+    assert_true(loads, jira)
+
+
 def test_an_issue_that_changes_between_planning_and_reading_is_read(
     jira: JiraServer, source: JiraSource
 ) -> None:

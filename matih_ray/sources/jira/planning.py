@@ -13,8 +13,10 @@ by (id, version) in a sink that appends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from matih_ray.errors import (
@@ -44,6 +46,10 @@ STRATEGY, FEED_STRATEGY, WHOLE_STRATEGY = (
 MAX_SLICE_ISSUES = 5000
 # Counting calls for one project; a window that would need more stays larger.
 MAX_PROBES = 1000
+# Of a window that is cut: a second look is only needed where issues lie closer together.
+MAX_PIECES = 32
+# How many more rows would fit into a piece than it has: they are not spread quite evenly.
+ROOM = 1.15
 # JQL cannot cut finer.
 MIN_WINDOW = 4 * jql.MINUTE
 # The feeds leave out the last minute, which is still being written.
@@ -83,7 +89,7 @@ class Planned:
 def plan_windows(planned: Planned, checkpoint: Checkpoint | None) -> IngestionPlan:
     """Windows of every selected project, and for issues what the comparison of ids found."""
     kept = _projects_of(checkpoint)
-    now = planned.api.myself().now
+    now = planned.api.site.now
     upper = now - jql.SECOND
     slices: list[IngestionSlice] = []
     for project in _selected_projects(planned, kept):
@@ -96,6 +102,7 @@ def plan_windows(planned: Planned, checkpoint: Checkpoint | None) -> IngestionPl
 
 # After when, until when, and about how many issues; a bound that is None is open.
 _Window: TypeAlias = tuple[int | None, int | None, int | None]
+_Counted: TypeAlias = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -182,18 +189,22 @@ def _bounds(planned: Planned, project: _Project, lower: int | None, upper: int) 
     if start is None:
         oldest = instant(planned.api.first_updated(jql.issues(project.key, filter_, zone)))
         start = upper if oldest is None else oldest - jql.MINUTE
-    found: list[tuple[int, int, int]] = []
+    found: list[_Counted] = []
     uncut, probes = [(start, upper, total)], MAX_PROBES
     while uncut:
-        large = [window for window in uncut if _is_cut(window, planned.window_issues)][:probes]
+        large = [window for window in uncut if _is_cut(window, planned.window_issues)]
         found += [window for window in uncut if window not in large]
-        probes -= len(large)
-        later = read_ahead(lambda window: count(_middle(window), window[1]), large)
+        pieces = [_pieces(window, planned.window_issues) for window in large]
+        asked = [piece for some in pieces for piece in some[1:]]
+        if len(asked) > probes:
+            found += large
+            break
+        probes -= len(asked)
+        counts = iter(list(read_ahead(lambda piece: count(*piece), asked)))
         uncut = []
-        for window, rows in zip(large, later, strict=True):
-            after, until, both = window
-            middle = _middle(window)
-            uncut += [(after, middle, max(both - rows, 0)), (middle, until, rows)]
+        for window, (first, *others) in zip(large, pieces, strict=True):
+            rest = [(*piece, next(counts)) for piece in others]
+            uncut += [(*first, max(window[2] - sum(rows for *_, rows in rest), 0)), *rest]
     found.sort()
     found = _joined(found, planned.window_issues)
     windows: list[_Window] = list(found)
@@ -202,18 +213,24 @@ def _bounds(planned: Planned, project: _Project, lower: int | None, upper: int) 
     return windows
 
 
-def _is_cut(window: tuple[int, int, int], rows: int) -> bool:
+def _is_cut(window: _Counted, rows: int) -> bool:
     after, until, count = window
     return count > rows and until - after >= MIN_WINDOW
 
 
-def _middle(window: tuple[int, int, int]) -> int:
-    return (window[0] + window[1]) // 2 // jql.MINUTE * jql.MINUTE
+def _pieces(window: _Counted, rows: int) -> list[tuple[int, int]]:
+    """The window in two or more of the same length, as many as hold so many rows if they are spread
+    evenly."""
+    after, until, count = window
+    number = min(math.ceil(count * ROOM / rows), MAX_PIECES, (until - after) // (MIN_WINDOW // 2))
+    times = [(after + (until - after) * n // number) // jql.MINUTE for n in range(1, number)]
+    edges = [after, *(time * jql.MINUTE for time in times), until]
+    return list(pairwise(edges))
 
 
-def _joined(windows: list[tuple[int, int, int]], rows: int) -> list[tuple[int, int, int]]:
+def _joined(windows: list[_Counted], rows: int) -> list[_Counted]:
     """Neighbours together that are no more than a window together."""
-    joined: list[tuple[int, int, int]] = []
+    joined: list[_Counted] = []
     for after, until, count in windows:
         if joined and joined[-1][2] + count <= rows:
             before = joined.pop()
