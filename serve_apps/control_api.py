@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 from fastapi import FastAPI
 from pydantic import BaseModel
 from ray import serve
@@ -11,7 +9,7 @@ from ray import serve
 from matih_ray.api.app import create_app
 from matih_ray.execution.cluster import ensure_actors
 from matih_ray.execution.source_calls import RaySourceCalls
-from matih_ray.execution.worker import process_ports
+from matih_ray.execution.worker import process_ports, settle
 from matih_ray.settings import Settings
 from matih_ray.streaming.runtime import ensure_stream_supervisor, start_query
 from matih_ray.streaming.submission import TenantScripts
@@ -48,10 +46,7 @@ def bind(settings: Settings, args: ControlApiArgs | None = None) -> serve.Applic
             calls=RaySourceCalls(settings),
             scripts=TenantScripts(settings, start_query),
         )
-        # What is loaded by now stays: the collector need not look at it again, which would hold up
-        # whoever asks just then for some 50 ms.
-        gc.collect()
-        gc.freeze()
+        settle()
         return api
 
     deployment = serve.deployment(

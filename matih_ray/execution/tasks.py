@@ -13,7 +13,7 @@ import ray
 from matih_ray.control.building import build_source
 from matih_ray.errors import PartUnreadableError
 from matih_ray.execution.steps import Step, reached
-from matih_ray.execution.worker import process_ports, staging_provider
+from matih_ray.execution.worker import process_ports, settle, staging_provider
 from matih_ray.mappers import apply_cdm
 from matih_ray.mappers.expressions import Origin
 from matih_ray.model.fingerprint import Fingerprint
@@ -75,6 +75,7 @@ def read_slice(settings: Settings, task: SliceTask) -> Iterator[StagedItem]:
     started = time.monotonic()
     ports = process_ports(settings)
     source = build_source(ports, task.tenant_id, task.endpoint_id)
+    settle()
     try:
         read = source.read(task.unit, task.slice, task.policy)
         batches = _Counted(mapped(ports.registry, task, read), settings, task)
