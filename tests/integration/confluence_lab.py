@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from matih_ray.errors import PartUnreadableError
@@ -15,6 +17,24 @@ from matih_ray.sources.confluence import ConfluenceSource
 from matih_ray.testing.devstack.confluence_site import TOKEN, USER, ConfluenceSite
 
 Row = dict[str, Any]
+
+
+@contextmanager
+def site_of_two_spaces() -> Iterator[ConfluenceSite]:
+    """160 pages, by turns in SHOP and OPS."""
+    with ConfluenceSite() as site:
+        site.add_space("2", "OPS", "Operations")
+        for number in range(160):
+            site.put(str(1000 + number), f"page {number}", f"<p>{number}</p>", "12"[number % 2])
+            site.tick(minutes=1)
+        site.tick(hours=1)
+        yield site
+
+
+def link(title: str, space: str | None = None) -> str:
+    """A link to a page, as a body has it."""
+    key = "" if space is None else f' ri:space-key="{space}"'
+    return f'<ac:link><ri:page{key} ri:content-title="{title}"/></ac:link>'
 
 
 def spec(site: ConfluenceSite, token: str = TOKEN, **config: Any) -> EndpointSpec:

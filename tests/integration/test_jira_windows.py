@@ -17,6 +17,7 @@ from tests.integration.jira_lab import INCREMENTAL, NOON_MS, Loads, assert_true,
 
 FIRST = 10_001
 MINUTE_MS = 60_000
+MANY_WINDOWS = INCREMENTAL.model_copy(update={"target_slice_rows": 20})
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,6 @@ def source(jira: JiraServer) -> Iterator[JiraSource]:
     source = JiraSource(spec_of(jira))
     yield source
     source.close()
-
-
-MANY_WINDOWS = INCREMENTAL.model_copy(update={"target_slice_rows": 20})
 
 
 def later(jira: JiraServer, minutes: float) -> int:

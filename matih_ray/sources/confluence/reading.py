@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 
 from matih_ray.sources.confluence.planning import MAX_SPACES_ASKED
@@ -78,14 +78,19 @@ def revision_rows(site: ConfluenceSite, params: PagesSlice) -> Iterator[Row]:
 def link_rows(site: ConfluenceSite, params: PagesSlice) -> Iterator[Row]:
     """The targets of pages, and those that they had when they were loaded before."""
     keys = site.space_keys()
+    by_key = {key.lower(): space_id for space_id, key in keys.items()}
     for pages in site.pages_by_id(params.ids, body=True):
-        linking = [(page, _own_links(site, page)) for page in pages]
-        targets = _targets(site, linking)
+        linking = [
+            (page, [(link, _name(page, link, by_key)) for link in _own_links(site, page)])
+            for page in pages
+        ]
+        targets = _targets(site, [name for _, own in linking for _, name in own])
         earlier = _earlier_links(site, pages, params.since)
         for (page, own), before in zip(linking, earlier, strict=True):
-            for link in own:
-                yield link_row(page, link, _target(site, page, link, targets), keys)
-            for digest in sorted(before - {link.digest for link in own}):
+            for link, name in own:
+                target = _told(page, link) if name is None else targets[name]
+                yield link_row(page, link, target, keys)
+            for digest in sorted(before - {link.digest for link, _ in own}):
                 yield no_link_row(page, digest, params.seen_ms)
 
 
@@ -222,41 +227,26 @@ def _links_since(site: ConfluenceSite, page: Json, since: int) -> set[str]:
     return found
 
 
-def _targets(
-    site: ConfluenceSite, linking: list[tuple[Json, list[Link]]]
-) -> dict[Name, str | None]:
+def _targets(site: ConfluenceSite, names: Iterable[Name | None]) -> dict[Name, str | None]:
     """The ids of the pages that are linked to by name, each asked for once."""
-    names = dict.fromkeys(
-        name
-        for page, links in linking
-        for link in links
-        if (name := _name(site, page, link)) is not None
-    )
-    ids = read_ahead(lambda name: site.page_by_title(*name), names)
-    return dict(zip(names, ids, strict=True))
+    asked = dict.fromkeys(name for name in names if name is not None)
+    ids = read_ahead(lambda name: site.page_by_title(*name), asked)
+    return dict(zip(asked, ids, strict=True))
 
 
-def _name(site: ConfluenceSite, page: Json, link: Link) -> Name | None:
+def _name(page: Json, link: Link, by_key: Mapping[str, str]) -> Name | None:
     """By what a link calls a page, if it tells no id; None if it leads to no page of another."""
     if link.page_id is not None or link.title is None or link.kind == "blog":
         return None
-    if link.space_key is None:
-        space_id = text(page, "spaceId")
-    else:
-        by_key = {key.lower(): space_id for space_id, key in site.space_keys().items()}
-        space_id = by_key.get(link.space_key.lower())
+    own_space = text(page, "spaceId")
+    space_id = own_space if link.space_key is None else by_key.get(link.space_key.lower())
     return None if space_id is None else (space_id, link.title)
 
 
-def _target(
-    site: ConfluenceSite, page: Json, link: Link, targets: Mapping[Name, str | None]
-) -> str | None:
-    """The id of the page that a link leads to."""
-    if link.page_id is not None:
+def _told(page: Json, link: Link) -> str | None:
+    """The id of the page that a link leads to, if nobody need be asked."""
+    if link.page_id is not None or link.title is not None:
         return link.page_id
-    if link.title is None:
-        # an attachment of the page's own, or a place on it
-        own = link.kind == "attachment" or (link.kind == "page" and link.anchor is not None)
-        return str(page["id"]) if own else None
-    name = _name(site, page, link)
-    return None if name is None else targets[name]
+    # an attachment of the page's own, or a place on it
+    own = link.kind == "attachment" or (link.kind == "page" and link.anchor is not None)
+    return str(page["id"]) if own else None

@@ -8,6 +8,7 @@
     jql, zones         queries; times as JQL reads them
     selection          the caller's filter
     planning, slices   slices by project and window of `updated`; what a checkpoint keeps
+    windows            a time in pieces of about as many issues each
     reconciling        deletions, found by comparing ids
     known_ids          many ids in few characters
     reading            slices to rows

@@ -19,7 +19,6 @@ from matih_ray.model.value import JsonValue
 from matih_ray.sources.http.client import Answer, ApiClient, Request
 from matih_ray.sources.http.config import Limits
 from matih_ray.sources.jira.jql import ORDER, SECOND, zone_of
-from matih_ray.sources.read_ahead import read_ahead
 
 Record = dict[str, Any]
 
@@ -65,10 +64,6 @@ class JiraApi:
     def browse_url(self) -> str:
         """Where people look at the site."""
         return str(_object(self._get(f"{ROOT}/serverInfo"), "serverInfo").get("baseUrl", ""))
-
-    def ask_what_rows_need(self) -> None:
-        """Ask for these three at a time; otherwise each is asked for when it is first needed."""
-        list(read_ahead(lambda name: getattr(self, name), ("site", "browse_url", "sprint_field")))
 
     def version(self) -> str:
         """The server's version, for people."""

@@ -13,10 +13,8 @@ by (id, version) in a sink that appends.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 from matih_ray.errors import (
@@ -37,21 +35,13 @@ from matih_ray.sources.jira.reconciling import reconciled
 from matih_ray.sources.jira.rows import instant
 from matih_ray.sources.jira.schemas import ID, VERSION
 from matih_ray.sources.jira.slices import WholeSlice, WindowSlice, WorklogSlice, make_slice
-from matih_ray.sources.read_ahead import read_ahead
+from matih_ray.sources.jira.windows import Window, cut
 
 STRATEGY, FEED_STRATEGY, WHOLE_STRATEGY = (
     "jira-project-window", "jira-worklog-feed", "jira-whole-unit",
 )  # fmt: skip
 # One page of ids, so that a window is seen at one moment; and some seconds of reading.
 MAX_SLICE_ISSUES = 5000
-# Counting calls for one project; a window that would need more stays larger.
-MAX_PROBES = 1000
-# Of a window that is cut: a second look is only needed where issues lie closer together.
-MAX_PIECES = 32
-# How many more rows would fit into a piece than it has: they are not spread quite evenly.
-ROOM = 1.15
-# JQL cannot cut finer.
-MIN_WINDOW = 4 * jql.MINUTE
 # The feeds leave out the last minute, which is still being written.
 FEED_LAG = 2 * jql.MINUTE
 # Ids of a small unit that a checkpoint keeps, as text.
@@ -101,8 +91,7 @@ def plan_windows(planned: Planned, checkpoint: Checkpoint | None) -> IngestionPl
 
 
 # After when, until when, and about how many issues; a bound that is None is open.
-_Window: TypeAlias = tuple[int | None, int | None, int | None]
-_Counted: TypeAlias = tuple[int, int, int]
+_Bounds: TypeAlias = tuple[int | None, int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -175,7 +164,7 @@ def _project_slices(
     return extra + slices
 
 
-def _bounds(planned: Planned, project: _Project, lower: int | None, upper: int) -> list[_Window]:
+def _bounds(planned: Planned, project: _Project, lower: int | None, upper: int) -> list[_Bounds]:
     """Windows in order; the last has no upper bound."""
     zone, filter_ = planned.api.site.zone, planned.filter
 
@@ -189,55 +178,10 @@ def _bounds(planned: Planned, project: _Project, lower: int | None, upper: int) 
     if start is None:
         oldest = instant(planned.api.first_updated(jql.issues(project.key, filter_, zone)))
         start = upper if oldest is None else oldest - jql.MINUTE
-    found: list[_Counted] = []
-    uncut, probes = [(start, upper, total)], MAX_PROBES
-    while uncut:
-        large = [window for window in uncut if _is_cut(window, planned.window_issues)]
-        found += [window for window in uncut if window not in large]
-        pieces = [_pieces(window, planned.window_issues) for window in large]
-        asked = [piece for some in pieces for piece in some[1:]]
-        if len(asked) > probes:
-            found += large
-            break
-        probes -= len(asked)
-        counts = iter(list(read_ahead(lambda piece: count(*piece), asked)))
-        uncut = []
-        for window, (first, *others) in zip(large, pieces, strict=True):
-            rest = [(*piece, next(counts)) for piece in others]
-            uncut += [(*first, max(window[2] - sum(rows for *_, rows in rest), 0)), *rest]
-    found.sort()
-    found = _joined(found, planned.window_issues)
-    windows: list[_Window] = list(found)
+    windows: list[_Bounds] = list(cut(Window(start, upper, total), planned.window_issues, count))
     windows[0] = (lower, *windows[0][1:])
     windows[-1] = (windows[-1][0], None, windows[-1][2])
     return windows
-
-
-def _is_cut(window: _Counted, rows: int) -> bool:
-    after, until, count = window
-    return count > rows and until - after >= MIN_WINDOW
-
-
-def _pieces(window: _Counted, rows: int) -> list[tuple[int, int]]:
-    """The window in two or more of the same length, as many as hold so many rows if they are spread
-    evenly."""
-    after, until, count = window
-    number = min(math.ceil(count * ROOM / rows), MAX_PIECES, (until - after) // (MIN_WINDOW // 2))
-    times = [(after + (until - after) * n // number) // jql.MINUTE for n in range(1, number)]
-    edges = [after, *(time * jql.MINUTE for time in times), until]
-    return list(pairwise(edges))
-
-
-def _joined(windows: list[_Counted], rows: int) -> list[_Counted]:
-    """Neighbours together that are no more than a window together."""
-    joined: list[_Counted] = []
-    for after, until, count in windows:
-        if joined and joined[-1][2] + count <= rows:
-            before = joined.pop()
-            joined.append((before[0], until, before[2] + count))
-        else:
-            joined.append((after, until, count))
-    return joined
 
 
 def _reconcile_slices(
@@ -245,7 +189,7 @@ def _reconcile_slices(
     project: _Project,
     kept: Mapping[str, Any] | None,
     first: int | None,
-    bounds: list[_Window],
+    bounds: list[_Bounds],
     upper: int,
 ) -> list[IngestionSlice]:
     if planned.unit.name != "issues" or not planned.config.deletions:

@@ -77,8 +77,6 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _window(api: JiraApi, unit: str, params: WindowSlice, filter_: JiraFilter) -> Iterator[Row]:
-    if unit == "issues":
-        api.ask_what_rows_need()
     query = jql.issues(params.project_key, filter_, api.site.zone, params.lower, params.upper)
     chunks = _chunks(sorted(found_ids(api, query)), ISSUES_A_CALL)
     fields = _FIELDS[unit]
