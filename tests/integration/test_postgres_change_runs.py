@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 
+import pyarrow as pa
 import pytest
 
 from matih_ray.errors import (
@@ -226,11 +227,11 @@ def test_a_slice_that_is_read_again_has_the_same_rows(
         abandoned = source.read(unit, plan.slices[0], runs.policy)
         assert next(abandoned).num_rows < 500
         abandoned.close()
-        first = runs.read(source, plan)
+        first = pa.Table.from_batches(runs.read(source, plan))
     runs.run_sql("UPDATE t SET v = 'later'")
-    with closing(runs.source()) as source:
-        assert runs.read(source, plan) == first
-    assert sum(batch.num_rows for batch in first) == 500
+    with closing(runs.source()) as source:  # where batches end depends on how the bytes arrive
+        assert pa.Table.from_batches(runs.read(source, plan)) == first
+    assert first.num_rows == 500
     runs.commit(plan)
     assert Counter(row["_change"] for row in runs.run()) == {"update": 500}
 
