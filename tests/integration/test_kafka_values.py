@@ -98,7 +98,7 @@ def test_nested_and_mixed_values_are_json_text(server: KafkaServer, topic: str):
 def test_a_value_that_is_no_json_object_is_kept_as_it_is(server: KafkaServer, topic: str):
     odd = [
         b"{", b"[1]", b"null", b"\xff\xfe", b'{"a":1,"a":2}', b'{"a":NaN}', b"{}{}", b"",
-        b'{"a":' + b"9" * 5000 + b"}", b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ]  # fmt: skip
     server.produce(topic, [b'{"a":1}', *odd, None, b"{}"])
     source = source_of(server, topics=[{"name": topic, "format": "json"}])

@@ -1,8 +1,7 @@
-"""JSON, times, cursor bounds, Link headers and configurations of REST and GraphQL sources."""
+"""Times, cursor bounds, Link headers and configurations of REST and GraphQL sources."""
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from typing import Any
 
@@ -14,38 +13,11 @@ from matih_ray.control.connector_types import checked_config, connector_type
 from matih_ray.errors import PlanError, UnrepresentableValueError, ValidationError
 from matih_ray.registry import load_registry
 from matih_ray.sources.http.config import Cursor, GraphqlConfig, RestConfig
-from matih_ray.sources.http.json_values import json_text, micros, parse
+from matih_ray.sources.http.json_values import micros
 from matih_ray.sources.http.pagination import next_link
 from matih_ray.sources.http.positions import SECOND, bound_params, position_of, restored, stored
 
 DAY = 86_400 * SECOND
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.decimals(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=[])),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
-)
-
-
-@given(json_values)
-def test_json_text_reads_back_as_the_same_value(value: Any):
-    text = json_text(value)
-    text.encode()
-    assert json.loads(text) is not None or value is None
-    assert parse(text.encode(), "here") == value
-
-
-@pytest.mark.parametrize("digits", ["0.10", "1.0", "-0.0", "123456789.123456789123456789"])
-def test_numbers_keep_their_digits(digits: str):
-    assert json_text(parse(digits.encode(), "here")) == digits
-
-
-def test_a_whole_number_of_any_length_is_exact():
-    digits = "9" * 5000
-    assert parse(digits.encode(), "here") == Decimal(digits)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matih_ray.sources.confluence.site import Json
 from matih_ray.sources.confluence.storage import Link
 from matih_ray.sources.declared import Row, at, flag, instant, text, whole
-from matih_ray.sources.http.json_values import json_text
+from matih_ray.sources.documents.exact_json import json_text
 
 GONE = frozenset({"trashed", "deleted"})
 Keys = Mapping[str, str]

@@ -18,6 +18,7 @@ Iceberg struct that is wrong for one document in a million fails the run; JSON t
     columns   the sample's fields as columns, and which of them a policy reads
     batches   documents into record batches of about `TARGET_BATCH_BYTES`
     numbers   decimals of a declared precision, exactly or not at all
+    exact_json  JSON text and its values, for all sources that read or write it
 
-May import `sources.base`, `model`, `errors` and pyarrow.
+May import `sources.base`, `model`, `errors`, pyarrow and msgspec.
 """

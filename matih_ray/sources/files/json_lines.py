@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from matih_ray.errors import SourceRejectedError
 from matih_ray.sources.base import TARGET_BATCH_BYTES
+from matih_ray.sources.documents.exact_json import json_text, parse
 from matih_ray.sources.files.tabular import misfit, typed_text
 from matih_ray.sources.files.types import DECIMAL_DIGITS
 
@@ -77,15 +77,6 @@ def json_batch(
     return pa.record_batch(columns, schema=schema)
 
 
-def json_text(value: Any) -> str:
-    """JSON text with every number as it was written."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(k)}:{json_text(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(json_text, value)) + "]"
-    return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False)
-
-
 def _column(values: list[Any], path: str, field: pa.Field, start: int) -> pa.Array:
     kind = field.type
     numeric = pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
@@ -118,9 +109,7 @@ def _places(value: int | Decimal) -> int:
 
 def _parsed(line: bytes, path: str, number: int) -> Row:
     try:
-        row = json.loads(
-            line, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_unique
-        )
+        row = parse(line)
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
@@ -129,17 +118,6 @@ def _parsed(line: bytes, path: str, number: int) -> Row:
             file=path,
             row=number,
         )
-    return row
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Row:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise ValueError("a name occurs twice")
     return row
 
 

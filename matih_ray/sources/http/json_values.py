@@ -13,16 +13,13 @@ A stream's `schema` may say more about a field: `decimal(p,s)`, `double` (a numb
 shortest text names), `date`, `timestamp` (ISO 8601 with an offset, as UTC) and `datetime` (without
 one). Text is never taken for a time by its looks.
 
-Numbers are never parsed as floats: 0.1 and 1.10 have no exact float. Duplicate names, NaN and
-Infinity are not JSON and refused, because each reader would read something else.
+Numbers are never parsed as floats, and duplicate names are refused (`documents.exact_json`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -31,12 +28,12 @@ import pyarrow as pa
 
 from matih_ray.errors import SourceError
 from matih_ray.model.unit import EndpointUnitDescriptor, Fidelity
+from matih_ray.sources.documents import exact_json
 from matih_ray.sources.documents.columns import Arrival, Dialect
+from matih_ray.sources.documents.exact_json import json_text
 from matih_ray.sources.documents.numbers import decimal_type, fitting_decimal
 
 _INT64 = range(-(2**63), 2**63)
-# Python turns longer texts into integers in more than linear time, and refuses them from 4300 on.
-MAX_INTEGER_CHARS = 1000
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?(Z|z|[+-]\d\d(?::?\d\d)?)?)?"
 )
@@ -49,32 +46,12 @@ def parse(text: bytes, where: str) -> Any:
         SourceError: It is not JSON.
     """
     try:
-        return json.loads(
-            text,
-            parse_float=Decimal,
-            parse_int=_whole,
-            parse_constant=_no_constant,
-            object_pairs_hook=_object,
-        )
+        return exact_json.parse(text)
     except (ValueError, RecursionError) as error:
         problem = "is nested too deeply" if isinstance(error, RecursionError) else "is not JSON"
         raise SourceError(
             f"{where}: the answer {problem}; check the address and the API", bytes=len(text)
         ) from None
-
-
-def json_text(value: Any) -> str:
-    """A parsed value as compact JSON text, numbers with the digits they came with."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{json_text(k)}:{json_text(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(json_text, value)) + "]"
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, str):
-        # a lone surrogate has no UTF-8 form, but an escape
-        return json.dumps(value, ensure_ascii=not _is_utf8(value))
-    return json.dumps(value)
 
 
 def at_path(value: Any, path: str | None) -> Any:
@@ -107,29 +84,6 @@ def _offset_s(offset: str | None) -> int:
     digits = str(offset)[1:].replace(":", "").ljust(4, "0")
     seconds = int(digits[:2]) * 3600 + int(digits[2:]) * 60
     return -seconds if str(offset)[0] == "-" else seconds
-
-
-def _whole(text: str) -> int | Decimal:
-    return int(text) if len(text) <= MAX_INTEGER_CHARS else Decimal(text)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # --- how each kind arrives -------------------------------------------------------------------

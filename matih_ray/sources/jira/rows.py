@@ -7,7 +7,6 @@ an object and NULL in its row.
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,12 +15,12 @@ import pyarrow as pa
 from matih_ray.errors import UnrepresentableValueError
 from matih_ray.sources.atlassian.documents import plain_text
 from matih_ray.sources.base import TARGET_BATCH_BYTES
-from matih_ray.sources.http.json_values import json_text, micros
+from matih_ray.sources.documents.exact_json import json_text
+from matih_ray.sources.http.json_values import micros
 from matih_ray.sources.jira.api import Record
 from matih_ray.sources.jira.schemas import DELETED, ID, RAW, VERSION
 
 Row = dict[str, Any]
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 # Rows that are Python objects at a time.
 PIECE_ROWS = 1000
 
@@ -62,17 +61,7 @@ def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _row(found: Record, id_: Any, version_ms: int, columns: Mapping[str, Any]) -> Row:
-    return {ID: str(id_), VERSION: version_ms, DELETED: False, **columns, RAW: _json(found)}
-
-
-def _json(value: Any) -> str:
-    """JSON text: by the fast way, which knows no exact numbers and no lone surrogates."""
-    try:
-        text = _ENCODER.encode(value)
-        text.encode()
-    except (TypeError, UnicodeEncodeError):
-        return json_text(value)
-    return text
+    return {ID: str(id_), VERSION: version_ms, DELETED: False, **columns, RAW: json_text(found)}
 
 
 def deleted(id_: str, seen_ms: int, known: Mapping[str, Any] | None = None) -> Row:
@@ -118,7 +107,7 @@ def _texts(values: Any, name: str | None = None) -> list[str] | None:
 
 
 def _document(value: Any) -> str | None:
-    return _json(value) if isinstance(value, dict) else None
+    return json_text(value) if isinstance(value, dict) else None
 
 
 def _whole(value: Any) -> int | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
-from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +10,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from matih_ray.errors import UnrepresentableValueError
 from matih_ray.sources.base import TARGET_BATCH_BYTES
+from matih_ray.sources.documents.exact_json import parse
 from matih_ray.sources.kafka.columns import (
     HEADERS,
     KEY,
@@ -59,7 +58,7 @@ def json_object(value: bytes | None) -> JsonObject | None:
     if value is None:
         return None
     try:
-        found = _DECODER.decode(value.decode())
+        found = parse(value)
     except (ValueError, RecursionError):
         return None
     return found if type(found) is dict else None
@@ -126,21 +125,3 @@ _ENVELOPE: dict[str, Callable[[Page], list[Any]]] = {
     KEY: lambda page: [message.key() for message in page],
     HEADERS: _headers,
 }
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
-
-
-# One for all values: `json.loads` would make one for each. Whole numbers beyond Python's limit of
-# digits are a ValueError like what is no JSON.
-_DECODER = json.JSONDecoder(
-    parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_unique
-)

@@ -7,7 +7,6 @@ gives the same result and names what is wrong.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from matih_ray.sources.documents.batches import document_arrays
 from matih_ray.sources.documents.columns import Dialect, SelectedColumn
+from matih_ray.sources.documents.exact_json import json_text
 
 JsonObject = dict[str, Any]
 
@@ -28,8 +28,6 @@ _OWN: dict[pa.DataType, frozenset[type]] = {
 _NUMBERS = frozenset({int, Decimal, type(None)})
 _DIGITS = "decimal digits as sent"
 _MISSING = object()
-# In C, unlike `json_values.json_text`, and with the same result; it knows no Decimal.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def field_arrays(
@@ -74,10 +72,4 @@ def quick_array(column: SelectedColumn, objects: Sequence[JsonObject]) -> pa.Arr
 
 def _text(column: SelectedColumn, found: JsonObject) -> str | None:
     value = found.get(column.name, _MISSING)
-    if value is _MISSING:
-        return None
-    try:
-        return _ENCODER.encode(value)
-    except TypeError:  # a Decimal somewhere within
-        text: str = column.arrival.convert(value)
-        return text
+    return None if value is _MISSING else json_text(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matih_ray.sources.declared import Row, at, instant, text, whole
-from matih_ray.sources.http.json_values import json_text
+from matih_ray.sources.documents.exact_json import json_text
 from matih_ray.sources.onedrive.graph import Json
 
 ROOT = "/"
