@@ -14,6 +14,7 @@ from matih_ray.settings import Settings
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.dialect import parse_statement
 from matih_ray.streaming.sql.expressions import compile_expression
+from matih_ray.streaming.sql.functions import scalar_at
 from matih_ray.streaming.sql.script import (
     CreateCatalog,
     CreateTable,
@@ -207,6 +208,42 @@ def test_an_expression_has_the_type_and_values_that_it_has_in_flink(text, kind, 
     assert str(compiled.type) == kind
     assert found.type == compiled.type.arrow
     assert found.to_pylist() == values
+
+
+DOCUMENTS = [
+    ('{"a":1}', "1"),
+    (' {"b":2,"a" : "q"} ', "q"),
+    ('{"a":-0}', "0"),
+    ('{"a":1.50}', "1.50"),
+    ('{"a":true}', "true"),
+    ('{"a":' + "1" * 5000 + "}", "1" * 5000),
+    ('{"a":1,"a":2}', "2"),
+    ('{"a":null}', None),
+    ('{"a":{}}', None),
+    ('{"a":[7]}', None),
+    ('{"b":1}', None),
+    ("[1]", None),
+    ("null", None),
+    ("", None),
+    ('{"a":1', None),
+    ('{"a":1}{', None),
+    ('{"a":NaN}', None),
+    ('{"a":1,"b":Infinity}', None),
+    ('{"a":1e99999999999999999999}', None),
+    ('{"a":' + "[" * 100_000, None),
+    (None, None),
+]
+
+
+def test_a_json_value_is_its_text_and_all_else_is_null():
+    find = scalar_at(("a",))
+    assert [find(text) for text, _ in DOCUMENTS] == [expected for _, expected in DOCUMENTS]
+    deeper = scalar_at(("a", "a"))
+    nested = [None if text is None else f'{{"a":{text}}}' for text, _ in DOCUMENTS]
+    assert [deeper(text) for text in nested] == [expected for _, expected in DOCUMENTS]
+    assert deeper('{"a":1,"a":{"a":2}}') == "2"
+    assert scalar_at(("a", 1))('{"a":[1,"\\u00e4"]}') == "ä"
+    assert scalar_at(())("7") == "7"
 
 
 @pytest.mark.parametrize("text", ["CAST('abc' AS DOUBLE)", "i / 0", "CAST('' AS INT)"])
