@@ -14,7 +14,7 @@ from matih_ray.settings import Settings
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.dialect import parse_statement
 from matih_ray.streaming.sql.expressions import compile_expression
-from matih_ray.streaming.sql.functions import scalar_at
+from matih_ray.streaming.sql.functions import scalars_at
 from matih_ray.streaming.sql.script import (
     CreateCatalog,
     CreateTable,
@@ -235,15 +235,20 @@ DOCUMENTS = [
 ]
 
 
+def found_in(path: tuple[str | int, ...], texts: list[str | None]) -> list[str | None]:
+    values: list[str | None] = scalars_at(path)(pa.array(texts, pa.string())).to_pylist()
+    return values
+
+
 def test_a_json_value_is_its_text_and_all_else_is_null():
-    find = scalar_at(("a",))
-    assert [find(text) for text, _ in DOCUMENTS] == [expected for _, expected in DOCUMENTS]
-    deeper = scalar_at(("a", "a"))
-    nested = [None if text is None else f'{{"a":{text}}}' for text, _ in DOCUMENTS]
-    assert [deeper(text) for text in nested] == [expected for _, expected in DOCUMENTS]
-    assert deeper('{"a":1,"a":{"a":2}}') == "2"
-    assert scalar_at(("a", 1))('{"a":[1,"\\u00e4"]}') == "ä"
-    assert scalar_at(())("7") == "7"
+    texts, expected = [text for text, _ in DOCUMENTS], [value for _, value in DOCUMENTS]
+    assert found_in(("a",), texts) == expected
+    assert [found_in(("a",), [text]) for text in texts] == [[value] for value in expected]
+    nested = [None if text is None else f'{{"a":{text}}}' for text in texts]
+    assert found_in(("a", "a"), nested) == expected
+    assert found_in(("a", "a"), ['{"a":1,"a":{"a":2}}', '{"a":null}', "{}"]) == ["2", None, None]
+    assert found_in(("a", 1), ['{"a":[1,"\\u00e4"]}']) == ["ä"]
+    assert found_in((), ["7", '"\\u00e4"', "{}"]) == ["7", "ä", None]
 
 
 @pytest.mark.parametrize("text", ["CAST('abc' AS DOUBLE)", "i / 0", "CAST('' AS INT)"])

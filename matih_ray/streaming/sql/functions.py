@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -166,12 +168,8 @@ def _json_value(node: exp.Expr, scope: Scope) -> Compiled:
         raise SqlNotSupportedError(
             "JSON_VALUE takes a document and a path; CAST its result", clause="JSON_VALUE"
         )
-    inner, find = _string(operands[0], scope), scalar_at(json_path(operands[1]))
-
-    def evaluate(batch: pa.RecordBatch) -> pa.Array:
-        return pa.array(map(find, inner.evaluate(batch).to_pylist()), pa.string())
-
-    return Compiled(STRING, evaluate, inner.can_fail)
+    inner, find = _string(operands[0], scope), scalars_at(json_path(operands[1]))
+    return Compiled(STRING, lambda batch: find(inner.evaluate(batch)), inner.can_fail)
 
 
 def json_path(node: exp.Expr) -> tuple[str | int, ...]:
@@ -193,36 +191,48 @@ def json_path(node: exp.Expr) -> tuple[str | int, ...]:
     return tuple(steps)
 
 
-def scalar_at(steps: tuple[str | int, ...]) -> Callable[[str | None], str | None]:
-    """What finds the scalar at a path in a document's text, as text.
+def scalars_at(steps: tuple[str | int, ...]) -> Callable[[pa.Array], pa.Array]:
+    """What finds the scalars at a path in documents, as text."""
+    read = _reader_of(steps)
+
+    def find(documents: pa.Array) -> pa.Array:
+        values = [None if text is None else read(text) for text in documents.to_pylist()]
+        if set(map(type, values)) <= {int, type(None)}:
+            with suppress(OverflowError):
+                return pa.array(values, pa.int64()).cast(pa.string())
+        return pa.array([_scalar(value) for value in values], pa.string())
+
+    return find
+
+
+def _reader_of(steps: tuple[str | int, ...]) -> Callable[[str], Any]:
+    """What finds the value at a path in a document.
 
     msgspec reads what is on the path and only looks over the rest, ten times as fast as Python's
     reader. That one has the last word on what the first refuses: lone surrogates, a path that leads
     through a scalar and then, under the same name, through an object.
     """
-    if not all(isinstance(step, str) for step in steps):
-        return lambda text: None if text is None else _slowly_at(text, steps)
+    if not steps or not all(isinstance(step, str) for step in steps):
+        return lambda text: _slowly_at(text, steps)
     kind: Any = Any
     for step in reversed(steps):
         found = [("found", kind | None if kind is not Any else Any, None)]
         kind = msgspec.defstruct("Found", found, rename={"found": str(step)}, gc=False)
     read = msgspec.json.Decoder(kind, float_hook=_decimal).decode
+    at_end = attrgetter(".".join(["found"] * len(steps)))
 
-    def find(text: str | None) -> str | None:
-        if text is None:
-            return None
+    def find(text: str) -> Any:
         try:
-            value = read(text)
+            return at_end(read(text))
+        except AttributeError:
+            return None  # an object on the path is missing or null
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return _slowly_at(text, steps)
-        for _ in steps:
-            value = None if value is None else value.found
-        return _scalar(value)
 
     return find
 
 
-def _slowly_at(text: str, steps: tuple[str | int, ...]) -> str | None:
+def _slowly_at(text: str, steps: tuple[str | int, ...]) -> Any:
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -234,7 +244,7 @@ def _slowly_at(text: str, steps: tuple[str | int, ...]) -> str | None:
             value = value[step]
         else:
             return None
-    return _scalar(value)
+    return value
 
 
 def _scalar(value: Any) -> str | None:
