@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -18,7 +19,13 @@ import ray
 from matih_ray.execution.launcher import NAMESPACE
 from matih_ray.model.ids import TenantId
 from matih_ray.sources.provider_services import ProcessTurns, ProviderServices
-from matih_ray.sources.rate_governor import GovernorState, Permit, ProcessGovernor, RateReport
+from matih_ray.sources.rate_governor import (
+    MAX_CALLS,
+    GovernorState,
+    Permit,
+    ProcessGovernor,
+    RateReport,
+)
 
 T = TypeVar("T")
 
@@ -28,6 +35,9 @@ ANSWER_TIMEOUT_S = 10.0
 START_PATIENCE_S = 0.5
 # But by whose turn it is: a question that is given up could be answered later, to nobody.
 START_TIMEOUT_S = 60.0
+# A question takes both sides half a millisecond, as long as reading several rows of an answer. So
+# while nothing is held back, a process asks only so often, and learns of others' limits so late.
+UNASKED_S = 0.25
 # Asked by many tasks at once; each call takes microseconds.
 MAX_CONCURRENCY = 32
 
@@ -47,9 +57,9 @@ class ProviderDesk:
         """See `RateGovernor`."""
         return self._governor.ask(call)
 
-    def report(self, call: str, report: RateReport) -> None:
-        """See `RateGovernor`."""
-        self._governor.report(call, report)
+    def report(self, call: str, report: RateReport) -> bool:
+        """See `RateGovernor`; whether the answer told of a limit."""
+        return self._governor.report(call, report)
 
     def state(self) -> GovernorState:
         """See `RateGovernor`."""
@@ -78,17 +88,26 @@ class RayProvider:
         self._actor: Any = None
         self._is_up = False
         self._own = ProviderDesk()
+        self._free_until: dict[str, float] = {}
 
     def ask(self, call: str) -> Permit:
-        """See `RateGovernor`. What this process was told itself counts first."""
+        """See `RateGovernor`. What this process was told itself counts first, and what it was told
+        by the actor a moment ago is believed."""
         own = self._own.ask(call)
-        if own.wait_s > 0:
+        if own.wait_s > 0 or time.monotonic() < self._free_until.get(call, 0.0):
             return own
-        return self._answer(lambda desk: desk.ask.remote(call), lambda: own)
+        permit = self._answer(lambda desk: desk.ask.remote(call), lambda: own)
+        if not permit.is_free or len(self._free_until) >= MAX_CALLS:
+            self._free_until.clear()
+        if permit.is_free:
+            self._free_until[call] = time.monotonic() + UNASKED_S
+        return permit
 
     def report(self, call: str, report: RateReport) -> None:
-        """See `RateGovernor`; returns at once."""
-        self._own.report(call, report)
+        """See `RateGovernor`; returns at once. An answer without limits tells the actor only what
+        it knows, unless it keeps calls of this kind at a distance."""
+        if not self._own.report(call, report) and call in self._free_until:
+            return
         with contextlib.suppress(ray.exceptions.RayError, ValueError):
             self._handle().report.remote(call, report)
 

@@ -37,11 +37,13 @@ _QUOTA_WORDS = ("quota", "cost")
 class Permit:
     """What a governor says to a call: wait so many seconds, then ask again; 0 is go.
 
-    `parked` is the reason of a spent quota; such a wait may be long.
+    `parked` is the reason of a spent quota; such a wait may be long. `is_free` says that calls of
+    this kind need not even keep a distance.
     """
 
     wait_s: float = 0.0
     parked: str | None = None
+    is_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,11 @@ class RateReport:
 
 @dataclass(frozen=True)
 class GovernorState:
-    """For people: the quota that is spent and for how long, waits by call, and counts."""
+    """For people: the quota that is spent and for how long, waits by call, and refusals."""
 
     parked: str | None
     parked_s: float
     waits_s: Mapping[str, float]
-    calls: int
     refused: int
 
 
@@ -78,7 +79,7 @@ class RateGovernor(Protocol):
     def ask(self, call: str) -> Permit:
         """May a call be made now? `call` is its kind: method and path without ids."""
 
-    def report(self, call: str, report: RateReport) -> None:
+    def report(self, call: str, report: RateReport) -> object:
         """Tell what an answer said."""
 
     def state(self) -> GovernorState:
@@ -100,7 +101,7 @@ class ProcessGovernor:
         self._calls: dict[str, _Call] = {}
         self._parked_until = 0.0
         self._parked: str | None = None
-        self._asked = self._refused = 0
+        self._refused = 0
 
     def ask(self, call: str) -> Permit:
         """See `RateGovernor`. Calls that must keep a distance are let go one after the other."""
@@ -112,13 +113,14 @@ class ProcessGovernor:
             if now < known.not_before:
                 return Permit(known.not_before - now)
             known.not_before = now + known.spacing_s
-            self._asked += 1
-            return Permit()
+            return Permit(is_free=known.spacing_s == 0)
 
-    def report(self, call: str, report: RateReport) -> None:
-        """See `RateGovernor`. A longer wait that is known already stays."""
+    def report(self, call: str, report: RateReport) -> bool:
+        """See `RateGovernor`. A longer wait that is known already stays. Returns whether the answer
+        told of a limit, or of the end of one."""
         with self._lock:
             now, known = self._clock(), self._call(call)
+            spacing_s = known.spacing_s
             if report.is_refused:
                 self._refused += 1
                 until = now + _wait_s(report)
@@ -131,6 +133,7 @@ class ProcessGovernor:
                 known.spacing_s = min(max(known.spacing_s * 2, FIRST_SPACING_S), MAX_SPACING_S)
             else:
                 known.spacing_s = known.spacing_s / 2 if known.spacing_s > FIRST_SPACING_S else 0.0
+            return report.is_refused or known.spacing_s > 0 or spacing_s > 0
 
     def state(self) -> GovernorState:
         """See `RateGovernor`."""
@@ -143,7 +146,7 @@ class ProcessGovernor:
                 if call.not_before > now
             }
             parked = self._parked if parked_s else None
-            return GovernorState(parked, parked_s, waits, self._asked, self._refused)
+            return GovernorState(parked, parked_s, waits, self._refused)
 
     def _call(self, call: str) -> _Call:
         if call not in self._calls and len(self._calls) >= MAX_CALLS:
