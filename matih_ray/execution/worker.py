@@ -15,6 +15,9 @@ from matih_ray.staging.base import StagingProvider
 from matih_ray.state.factory import process_stores
 from matih_ray.telemetry import configure_logging
 
+# Objects that a process may make between two collections; Python's own number is 700.
+YOUNG_OBJECTS = 20_000
+
 
 @lru_cache(maxsize=4)
 def process_ports(settings: Settings) -> Ports:
@@ -37,10 +40,12 @@ def settle() -> None:
     """Leave what this process has loaded by now out of garbage collections, once: it stays.
 
     Looking at all of it again holds up requests for some 50 ms, and takes an eighth of the time of
-    sources that make many objects.
+    sources that make many objects. Those that are made later are looked at more rarely: a page of
+    an API is some ten thousand of them, none in a circle.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,9 @@ an object and NULL in its row.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -48,9 +50,9 @@ def batches(
 
 def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
     arrays = []
-    for field in schema:
+    for field, values in zip(schema, _columns(rows, schema.names), strict=True):
         try:
-            arrays.append(pa.array([row.get(field.name) for row in rows], type=field.type))
+            arrays.append(pa.array(values, type=field.type))
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             raise UnrepresentableValueError(
                 f"column {field.name!r} holds a value that is no {field.type}; it is whole in "
@@ -58,6 +60,13 @@ def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
                 column=field.name,
             ) from None
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _columns(rows: list[Row], names: list[str]) -> Iterable[Sequence[Any]]:
+    try:
+        return zip(*map(itemgetter(*names), rows), strict=True)
+    except KeyError:  # one of them is of a deleted object, which has few columns
+        return [[row.get(name) for row in rows] for name in names]
 
 
 def _row(found: Record, id_: Any, version_ms: int, columns: Mapping[str, Any]) -> Row:
@@ -73,10 +82,14 @@ def instant(value: Any) -> int | None:
     """A time of the API, text or milliseconds, as microseconds since 1970."""
     if value is None:
         return None
-    if isinstance(value, int):
-        return value * 1000
+    return value * 1000 if isinstance(value, int) else _instant_of(str(value))
+
+
+# an issue's times are asked for several times, one after the other
+@lru_cache(maxsize=1000)
+def _instant_of(text: str) -> int | None:
     try:
-        return micros(str(value))[0]
+        return micros(text)[0]
     except ValueError:
         return None
 
