@@ -12,8 +12,9 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 # Calls of one slice or plan to an API: an answer takes the site a third of a second and us a
-# hundredth. The rate governor knows what the site allows; this bounds the answers in memory.
-CALLS_AT_ONCE = 4
+# hundredth. The rate governor knows what the site allows, which is a hundred a second where it is
+# written down; this bounds the answers in memory.
+CALLS_AT_ONCE = 8
 
 
 def read_ahead(

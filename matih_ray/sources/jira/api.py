@@ -15,10 +15,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from matih_ray.errors import SourceError
-from matih_ray.model.value import JsonValue
+from matih_ray.model.value import JsonValue, Value
 from matih_ray.sources.http.client import Answer, ApiClient, Request
 from matih_ray.sources.http.config import Limits
 from matih_ray.sources.jira.jql import ORDER, SECOND, zone_of
+from matih_ray.sources.read_ahead import read_ahead
 
 Record = dict[str, Any]
 
@@ -43,6 +44,13 @@ class Site:
     now: int
 
 
+class SiteFacts(Value):
+    """Where people look at the site, and the id of the field that holds sprints, if it has them."""
+
+    browse_url: str
+    sprint_field: str | None = None
+
+
 class JiraApi:
     """One site, asked with one account."""
 
@@ -61,8 +69,12 @@ class JiraApi:
         return self.myself()
 
     @cached_property
-    def browse_url(self) -> str:
-        """Where people look at the site."""
+    def facts(self) -> SiteFacts:
+        """What rows need to know of the site, asked once."""
+        browse_url, sprint_field = read_ahead(lambda ask: ask(), (self._browse_url, self._sprints))
+        return SiteFacts(browse_url=browse_url or "", sprint_field=sprint_field)
+
+    def _browse_url(self) -> str | None:
         return str(_object(self._get(f"{ROOT}/serverInfo"), "serverInfo").get("baseUrl", ""))
 
     def version(self) -> str:
@@ -70,9 +82,7 @@ class JiraApi:
         info = _object(self._get(f"{ROOT}/serverInfo", max_retries=0), "serverInfo")
         return f"Jira {info.get('deploymentType', 'Cloud')} {info.get('version', '')}".strip()
 
-    @cached_property
-    def sprint_field(self) -> str | None:
-        """The id of the field that holds sprints, where the site has them."""
+    def _sprints(self) -> str | None:
         for field in self._list(f"{ROOT}/field", {}):
             if (field.get("schema") or {}).get("custom") == _SPRINT_FIELD:
                 return str(field.get("id"))

@@ -147,6 +147,9 @@ def _project_slices(
         if error.code == "AUTHENTICATION_FAILED":
             raise
         bounds, extra = [(lower, None, None)], []  # reading it says so and is reported
+    # asked once instead of in each slice, and not where there is nothing to read
+    needed = planned.unit.name == "issues" and any(count for _, _, count in bounds)
+    facts = planned.api.facts if needed else None
     slices = []
     for after, until, count in bounds:
         reached = upper if until is None else until
@@ -155,7 +158,7 @@ def _project_slices(
             "lastUpdated": jql.stored(reached),
             "asOf": jql.stored(upper),
         }
-        params = WindowSlice(project_key=project.key, lower=after, upper=until)
+        params = WindowSlice(project_key=project.key, lower=after, upper=until, facts=facts)
         patch: dict[str, JsonValue] = {"projects": {project.key: place}}
         # open windows read beyond the cursor, so even a window of new issues may meet old rows
         dedupe = planned.dedupe_on if kept is not None else ()

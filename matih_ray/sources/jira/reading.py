@@ -81,7 +81,12 @@ def _window(api: JiraApi, unit: str, params: WindowSlice, filter_: JiraFilter) -
     chunks = _chunks(sorted(found_ids(api, query)), ISSUES_A_CALL)
     fields = _FIELDS[unit]
     for found in read_ahead(lambda some: api.issues(some, fields), chunks):
-        yield from _rows_of(api, unit, [issue for issue in found if _is_inside(issue, params)])
+        inside = [issue for issue in found if _is_inside(issue, params)]
+        if unit == "issues":
+            facts = params.facts or api.facts
+            yield from (rows.issue(issue, facts) for issue in inside)
+        else:
+            yield from _belongings(api, unit, inside)
 
 
 def _is_inside(issue: Record, params: WindowSlice) -> bool:
@@ -91,11 +96,9 @@ def _is_inside(issue: Record, params: WindowSlice) -> bool:
     )
 
 
-def _rows_of(api: JiraApi, unit: str, issues: list[Record]) -> Iterator[Row]:
-    if unit == "issues":
-        for issue in issues:
-            yield rows.issue(issue, api.browse_url, api.sprint_field)
-    elif unit == "issue_links":
+def _belongings(api: JiraApi, unit: str, issues: list[Record]) -> Iterator[Row]:
+    """What belongs to issues."""
+    if unit == "issue_links":
         for issue in issues:
             yield from rows.links(issue)
     elif unit == "comments":
@@ -135,7 +138,7 @@ def _reconcile(api: JiraApi, params: ReconcileSlice, filter_: JiraFilter) -> Ite
         for issue in api.issues(some, _FIELDS["issues"]):
             # later ones are in the windows
             if rows.updated_of(issue) <= params.lower:
-                yield rows.issue(issue, api.browse_url, api.sprint_field, seen_ms)
+                yield rows.issue(issue, api.facts, seen_ms)
     for some in _chunks(params.gone, ISSUES_A_CALL):
         present = {int(issue["id"]): issue for issue in api.issues(some, _FIELDS["issues"])}
         for id_ in some:
@@ -144,7 +147,7 @@ def _reconcile(api: JiraApi, params: ReconcileSlice, filter_: JiraFilter) -> Ite
                 yield rows.deleted(str(id_), seen_ms)
             elif rows.place_of(found)["project_key"] == params.project_key:
                 # there after all: the index had not seen it
-                yield rows.issue(found, api.browse_url, api.sprint_field, seen_ms)
+                yield rows.issue(found, api.facts, seen_ms)
             # otherwise it was moved, and its new project reads it
 
 

@@ -19,7 +19,7 @@ from matih_ray.sources.atlassian.documents import plain_text
 from matih_ray.sources.base import TARGET_BATCH_BYTES
 from matih_ray.sources.documents.exact_json import json_text
 from matih_ray.sources.http.json_values import micros
-from matih_ray.sources.jira.api import Record
+from matih_ray.sources.jira.api import Record, SiteFacts
 from matih_ray.sources.jira.schemas import DELETED, ID, RAW, VERSION
 
 Row = dict[str, Any]
@@ -160,10 +160,11 @@ def project(found: Record, seen_ms: int) -> Row:
     return _row(found, found["id"], seen_ms, columns)
 
 
-def issue(found: Record, browse_url: str, sprint_field: str | None, seen_ms: int = 0) -> Row:
+def issue(found: Record, facts: SiteFacts, seen_ms: int = 0) -> Row:
     """A row of `jira.issues`; `seen_ms` is its version if that is later than its last change."""
     fields = found.get("fields") or {}
     type_, status, project_ = fields.get("issuetype"), fields.get("status"), fields.get("project")
+    sprints = facts.sprint_field
     columns = {
         "key": found.get("key"),
         "project_id": _text(_of(project_, "id")),
@@ -191,7 +192,7 @@ def issue(found: Record, browse_url: str, sprint_field: str | None, seen_ms: int
         "components": _texts(fields.get("components"), "name"),
         "fix_versions": _texts(fields.get("fixVersions"), "name"),
         "affects_versions": _texts(fields.get("versions"), "name"),
-        "sprint_ids": _texts(fields.get(sprint_field), "id") if sprint_field else None,
+        "sprint_ids": _texts(fields.get(sprints), "id") if sprints else None,
         "created": instant(fields.get("created")),
         "updated": instant(fields.get("updated")),
         "resolved": instant(fields.get("resolutiondate")),
@@ -199,7 +200,7 @@ def issue(found: Record, browse_url: str, sprint_field: str | None, seen_ms: int
         "original_estimate_s": _whole(fields.get("timeoriginalestimate")),
         "remaining_estimate_s": _whole(fields.get("timeestimate")),
         "time_spent_s": _whole(fields.get("timespent")),
-        "url": f"{browse_url}/browse/{found.get('key')}" if browse_url else None,
+        "url": f"{facts.browse_url}/browse/{found.get('key')}" if facts.browse_url else None,
     }
     return _row(found, found["id"], max(_ms(fields.get("updated")), seen_ms), columns)
 

@@ -10,17 +10,20 @@ from pydantic import Field
 
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.value import JsonValue, Value
+from matih_ray.sources.jira.api import SiteFacts
 from matih_ray.sources.slices import parsed
 
 
 class WindowSlice(Value):
     """The issues of a project with `lower < updated <= upper`, or what belongs to them; without an
-    upper bound those that change while they are read as well."""
+    upper bound those that change while they are read as well. `facts` are asked for where they are
+    not told."""
 
     kind: Literal["window"] = "window"
     project_key: str
     lower: int | None = None
     upper: int | None = None
+    facts: SiteFacts | None = None
 
 
 class ReconcileSlice(Value):
