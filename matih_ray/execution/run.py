@@ -180,7 +180,8 @@ class RunExecution:
                 record.stream.sink_id,
                 prepared,
                 self.pool,
-                1 if plan.one_at_a_time else self._parallelism(),
+                1 if plan.one_at_a_time else self._parallelism(plan.slice_cpus),
+                plan.slice_cpus,
             )
             try:
                 self._drive(source, plan, committer, scheduler)
@@ -349,10 +350,10 @@ class RunExecution:
             ],
         )
 
-    def _parallelism(self) -> int:
-        """Slices at a time: the policy's choice, else one for each CPU of the cluster."""
+    def _parallelism(self, cpus: float = 1.0) -> int:
+        """Tasks at a time: the policy's choice, else as many as the cluster has CPUs for."""
         chosen = self._record.policy.max_parallel_slices
-        return chosen or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return chosen or max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
 
     def _task_of(self, unit: EndpointUnitDescriptor) -> Callable[[IngestionSlice], SliceTask]:
         record = self._record

@@ -82,6 +82,7 @@ class SliceScheduler:
         prepared: PreparedTarget,
         pool: SinkPool,
         parallelism: int,
+        slice_cpus: float,
     ) -> None:
         self._settings_ref = settings_ref
         self._task_of = task_of
@@ -89,6 +90,7 @@ class SliceScheduler:
         self._prepared = prepared
         self._pool = pool
         self._parallelism = parallelism
+        self._remote_read = remote_read_slice.options(name="read_slice", num_cpus=slice_cpus)
         self._policy = FailurePolicy()
         self._attempts: dict[str, int] = {}
         self._pending: deque[IngestionSlice] = deque()
@@ -164,9 +166,7 @@ class SliceScheduler:
         self._running.append(
             _Running(
                 attempt=attempt,
-                generator=remote_read_slice.options(name="read_slice").remote(
-                    self._settings_ref, task
-                ),
+                generator=self._remote_read.remote(self._settings_ref, task),
                 sink=self._pool.acquire(),
                 session=ObjectStoreStaging().allocate(slice_.key),
             )

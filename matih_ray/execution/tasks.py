@@ -159,7 +159,6 @@ class _Counted:
 # Retries are the failure policy's, not Ray's: Ray would repeat a slice without its budget, and
 # could replay half of a generator into a writer that already has the first half.
 remote_read_slice = ray.remote(
-    num_cpus=1,
     max_retries=0,
     num_returns="streaming",
     _generator_backpressure_num_objects=BATCHES_AHEAD,

@@ -43,7 +43,8 @@ class IngestionPlan(Value):
     `resumable` is False when slices mean something only inside one database snapshot; such a run
     commits once, at its end, and starts over after a crash. `replaces` is True when the sink will
     hold what this plan reads and nothing else, so that no place of an earlier cursor stays true.
-    `one_at_a_time` is True when slices share what only one reader can have. `delete_column` is the
+    `one_at_a_time` is True when slices share what only one reader can have. `slice_cpus` is what
+    reading a slice takes, less than one where it mostly waits for answers. `delete_column` is the
     one by which a merge knows which rows are gone, if the source tells.
     """
 
@@ -55,6 +56,7 @@ class IngestionPlan(Value):
     resumable: bool = True
     replaces: bool = False
     one_at_a_time: bool = False
+    slice_cpus: Annotated[float, Field(gt=0, le=1)] = 1.0
     cursor_column: str | None = None
     delete_column: str | None = None
     notes: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ from matih_ray.sources.onedrive.slices import (
     UnreadableSlice,
     make_slice,
 )
-from matih_ray.sources.read_ahead import read_ahead
+from matih_ray.sources.read_ahead import SLICE_CPUS, read_ahead
 
 DELTA, LISTING = "onedrive-delta", "onedrive-drives"
 # Not a column: the order is the feed's own, and merges go by arrival.
@@ -148,6 +148,7 @@ def plan_items(
             "drives": len(feeds),
         },
         cursor_column=CURSOR,
+        slice_cpus=SLICE_CPUS,
         notes=(_AGAIN_NOTE, *_resync_notes(feeds)),
     )
 
