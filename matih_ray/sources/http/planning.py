@@ -27,7 +27,6 @@ from matih_ray.sources.http.config import Cursor, NumberedPages, OffsetPages
 from matih_ray.sources.http.pagination import StreamPages
 from matih_ray.sources.http.positions import SECOND, position_of, restored, stored
 from matih_ray.sources.http.slices import CursorSlice, PagesSlice, WholeSlice, make_slice
-from matih_ray.sources.read_ahead import SLICE_CPUS
 
 SINGLE, PAGES, CURSOR = "http-single", "http-pages", "http-cursor"
 
@@ -163,6 +162,5 @@ def _plan(
         slices=tuple(slices),
         strategy=strategy,
         statistics={"totalRows": total},
-        slice_cpus=SLICE_CPUS,
         notes=notes,
     )
