@@ -4,10 +4,16 @@ Memory of a tree is what the machine would get back if the tree vanished: the an
 each process, the shared-memory files that any of them holds open (Ray's object store) once each,
 and the proportional share of mapped files. Adding up resident sizes instead would count the object
 store once per worker; private sizes alone would not count it at all.
+
+Whoever is measured pays for being looked at, the more the more processes it has: what is read ten
+times a second is little, and what takes longer (who there is, which files they hold) once a second.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import resource
 import statistics
 import subprocess
@@ -20,8 +26,8 @@ from pathlib import Path
 import psutil
 
 SAMPLE_S = 0.1
-# Listing the tree costs more than reading it; new processes are seen this many samples later.
-SAMPLES_PER_LISTING = 5
+# New processes and files are seen so many samples later.
+SAMPLES_PER_LISTING = 10
 MB = 1_000_000
 RAYLET = "raylet"
 
@@ -128,25 +134,25 @@ class Meter:
 
     def _sample(self) -> None:
         processes: list[psutil.Process] = []
+        files: list[str] = []
         count = 0
         while not self._done.is_set():
             if count % SAMPLES_PER_LISTING == 0:
                 processes = tree(self._roots)
+                files = _shared_files(processes)
                 # trees that outlive this are looked at before and after it, commands meanwhile
                 commands = self._roots[self._lasting :]
                 self._mapped = max(self._mapped, mapped_files_bytes(commands))
             count += 1
             anonymous = 0
-            files: dict[tuple[int, int], int] = {}
             for process in processes:
                 size = _sizes(process.pid)
                 anonymous += size.anonymous
-                files.update(_shared_files(process.pid))
                 # the raylet has all of the object store mapped, which is reported for itself
                 resident = size.resident - (size.shared if size.name == RAYLET else 0)
                 if resident > self._largest.resident_bytes:
                     self._largest = Process(_title(process), resident, size.anonymous)
-            shared = sum(files.values())
+            shared = sum(map(_allocated_bytes, files))
             self._shared = max(self._shared, shared)
             self._peak = max(self._peak, anonymous + shared)
             self._done.wait(SAMPLE_S)
@@ -199,32 +205,44 @@ class Sizes:
     shared: int = 0
 
 
+# proc_pid_status(5)
+_STATUS = re.compile(
+    rb"Name:\t(.*)\n(?s:.*)VmRSS:\s+(\d+) kB\n"
+    rb"RssAnon:\s+(\d+) kB\nRssFile:.*\nRssShmem:\s+(\d+) kB\n"
+)
+
+
 def _sizes(pid: int) -> Sizes:
     """Zeros when the process is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        found = _STATUS.match(Path(f"/proc/{pid}/status").read_bytes())
     except OSError:
         return Sizes()
-    values = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    if "VmRSS" not in values:
+    if found is None:
         return Sizes()
-    resident, anonymous, shared = (
-        int(values[key].split()[0]) * 1024 for key in ("VmRSS", "RssAnon", "RssShmem")
-    )
-    return Sizes(values["Name"], resident, anonymous, shared)
+    resident, anonymous, shared = (int(found[place]) * 1024 for place in (2, 3, 4))
+    return Sizes(found[1].decode(), resident, anonymous, shared)
 
 
-def _shared_files(pid: int) -> dict[tuple[int, int], int]:
-    """Allocated bytes of the shared-memory files that a process holds open, by identity."""
-    found = {}
+def _shared_files(processes: Iterable[psutil.Process]) -> list[str]:
+    """Where each shared-memory file that any of these processes holds open can be looked at."""
+    found: dict[tuple[int, int], str] = {}
+    for process in processes:
+        descriptors = f"/proc/{process.pid}/fd"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(descriptors):  # noqa: PTH208 there are thousands of them
+                path = f"{descriptors}/{name}"
+                if os.readlink(path).startswith(("/dev/shm/", "/memfd:")):  # noqa: PTH115 as above
+                    status = os.stat(path)  # noqa: PTH116 as above
+                    found.setdefault((status.st_dev, status.st_ino), path)
+    return list(found.values())
+
+
+def _allocated_bytes(path: str) -> int:
     try:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            if str(descriptor.readlink()).startswith(("/dev/shm/", "/memfd:")):
-                status = descriptor.stat()
-                found[(status.st_dev, status.st_ino)] = status.st_blocks * 512
+        return Path(path).stat().st_blocks * 512
     except OSError:
-        pass
-    return found
+        return 0  # whoever held it open is gone; another one is found by the next listing
 
 
 def _title(process: psutil.Process) -> str:
