@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TypeVar
 
 from matih_ray.errors import PartUnreadableError, SourceRejectedError
@@ -78,15 +79,22 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def _window(api: JiraApi, unit: str, params: WindowSlice, filter_: JiraFilter) -> Iterator[Row]:
     query = jql.issues(params.project_key, filter_, api.site.zone, params.lower, params.upper)
-    chunks = _chunks(sorted(found_ids(api, query)), ISSUES_A_CALL)
-    fields = _FIELDS[unit]
-    for found in read_ahead(lambda some: api.issues(some, fields), chunks):
-        inside = [issue for issue in found if _is_inside(issue, params)]
-        if unit == "issues":
-            facts = params.facts or api.facts
-            yield from (rows.issue(issue, facts) for issue in inside)
-        else:
-            yield from _belongings(api, unit, inside)
+    ids = sorted(found_ids(api, query))
+    if not ids:
+        return
+    chunks = _chunks(ids, ISSUES_A_CALL)
+
+    def inside(some: Sequence[int]) -> list[Record]:
+        return [one for one in api.issues(some, _FIELDS[unit]) if _is_inside(one, params)]
+
+    if unit == "issues":
+        facts = params.facts or api.facts
+        # where the issues were parsed, while they are in the processor's cache
+        made = read_ahead(lambda some: [rows.issue(one, facts) for one in inside(some)], chunks)
+        yield from chain.from_iterable(made)
+    else:
+        for found in read_ahead(inside, chunks):
+            yield from _belongings(api, unit, found)
 
 
 def _is_inside(issue: Record, params: WindowSlice) -> bool:
