@@ -35,8 +35,8 @@ ANSWER_TIMEOUT_S = 10.0
 START_PATIENCE_S = 0.5
 # But by whose turn it is: a question that is given up could be answered later, to nobody.
 START_TIMEOUT_S = 60.0
-# A question takes both sides half a millisecond, as long as reading several rows of an answer. So
-# while nothing is held back, a process asks only so often, and learns of others' limits so late.
+# A question takes the actor two milliseconds, as long as reading twenty issues. So while nothing is
+# held back, a process asks only so often, and learns of others' limits so late.
 UNASKED_S = 0.25
 # Asked by many tasks at once; each call takes microseconds.
 MAX_CONCURRENCY = 32
@@ -58,7 +58,7 @@ class ProviderDesk:
         return self._governor.ask(call)
 
     def report(self, call: str, report: RateReport) -> bool:
-        """See `RateGovernor`; whether the answer told of a limit."""
+        """See `RateGovernor`."""
         return self._governor.report(call, report)
 
     def state(self) -> GovernorState:
@@ -103,13 +103,14 @@ class RayProvider:
             self._free_until[call] = time.monotonic() + UNASKED_S
         return permit
 
-    def report(self, call: str, report: RateReport) -> None:
+    def report(self, call: str, report: RateReport) -> bool:
         """See `RateGovernor`; returns at once. An answer without limits tells the actor only what
         it knows, unless it keeps calls of this kind at a distance."""
-        if not self._own.report(call, report) and call in self._free_until:
-            return
-        with contextlib.suppress(ray.exceptions.RayError, ValueError):
-            self._handle().report.remote(call, report)
+        told = self._own.report(call, report)
+        if told or call not in self._free_until:
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                self._handle().report.remote(call, report)
+        return told
 
     def state(self) -> GovernorState:
         """See `RateGovernor`."""

@@ -14,6 +14,10 @@ from typing import Protocol
 
 from matih_ray.sources.rate_governor import ProcessGovernor, RateGovernor
 
+# CPUs that reading a slice of such a provider takes. With one slice for each core, cores are idle
+# while slices ask what must come first, and while they wait for their last answers. Not for APIs
+# without a governor, of which nobody knows what they bear.
+SLICE_CPUS = 0.5
 # A turn that is not ended counts as ended after this long: its holder has died.
 TURN_S = 60.0
 

@@ -79,8 +79,8 @@ class RateGovernor(Protocol):
     def ask(self, call: str) -> Permit:
         """May a call be made now? `call` is its kind: method and path without ids."""
 
-    def report(self, call: str, report: RateReport) -> object:
-        """Tell what an answer said."""
+    def report(self, call: str, report: RateReport) -> bool:
+        """Tell what an answer said; returns whether that was a limit, or the end of one."""
 
     def state(self) -> GovernorState:
         """What is waited for now."""
@@ -116,8 +116,7 @@ class ProcessGovernor:
             return Permit(is_free=known.spacing_s == 0)
 
     def report(self, call: str, report: RateReport) -> bool:
-        """See `RateGovernor`. A longer wait that is known already stays. Returns whether the answer
-        told of a limit, or of the end of one."""
+        """See `RateGovernor`. A longer wait that is known already stays."""
         with self._lock:
             now, known = self._clock(), self._call(call)
             spacing_s = known.spacing_s

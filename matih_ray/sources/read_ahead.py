@@ -15,10 +15,6 @@ Made = TypeVar("Made")
 # hundredth. The rate governor knows what the site allows, which is a hundred a second where it is
 # written down; this bounds the answers in memory.
 CALLS_AT_ONCE = 8
-# CPUs that reading a slice of a governed API takes. With one slice for each core, cores are idle
-# while slices ask what must come first, and while they wait for their last answers. Not for APIs of
-# which nobody knows what they bear.
-SLICE_CPUS = 0.5
 
 
 def read_ahead(

@@ -25,7 +25,8 @@ import httpx
 from matih_ray.model.ids import EndpointId, UnitId
 from matih_ray.model.policy import DataMode, IngestionPolicy, RunMode
 from matih_ray.settings import Settings
-from matih_ray.sources.read_ahead import CALLS_AT_ONCE, SLICE_CPUS
+from matih_ray.sources.provider_services import SLICE_CPUS
+from matih_ray.sources.read_ahead import CALLS_AT_ONCE
 from matih_ray.testing.client import ControlClient, issue_token
 from matih_ray.testing.devstack.jira import TOKEN, USER, JiraServer
 from matih_ray.testing.devstack.postgres import PostgresServer

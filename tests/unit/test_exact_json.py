@@ -61,9 +61,12 @@ def test_numbers_keep_their_digits(digits: str):
     assert json_text(parse(digits.encode())) == digits
 
 
-def test_a_whole_number_of_any_length_is_exact():
-    digits = "9" * 5000
-    assert parse(digits.encode()) == Decimal(digits)
+@pytest.mark.parametrize("digits", ["9" * 1001, "9" * 4300, "9" * 4301, "-" + "9" * 4299])
+def test_a_whole_number_of_any_length_is_exact_whoever_reads_it(digits: str):
+    (found,) = parse(f"[{digits}]".encode())
+    other, escaped = parse(f'[{digits},"\\u00e4"]'.encode())  # not by the fast reader
+    assert (found, type(found)) == (other, type(other))
+    assert (Decimal(found), escaped) == (Decimal(digits), "ä")
 
 
 @pytest.mark.parametrize(

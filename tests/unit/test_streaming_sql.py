@@ -14,7 +14,7 @@ from matih_ray.settings import Settings
 from matih_ray.streaming.job import Script
 from matih_ray.streaming.sql.dialect import parse_statement
 from matih_ray.streaming.sql.expressions import compile_expression
-from matih_ray.streaming.sql.functions import scalars_at
+from matih_ray.streaming.sql.json_paths import scalars_at
 from matih_ray.streaming.sql.script import (
     CreateCatalog,
     CreateTable,

@@ -22,7 +22,7 @@ from matih_ray.sources.confluence.slices import (
     make_slice,
 )
 from matih_ray.sources.confluence.sweep import Seen, Swept, changes, recent, sweep
-from matih_ray.sources.read_ahead import SLICE_CPUS
+from matih_ray.sources.provider_services import SLICE_CPUS
 
 WINDOW, COMMENTS, LISTING = "confluence-space-window", "confluence-comments", "confluence-listing"
 # Not a column of every unit: rows of later windows may be older where pages were moved.

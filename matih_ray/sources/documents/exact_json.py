@@ -19,18 +19,23 @@ from typing import Any
 
 import msgspec
 
-# Python turns longer texts into integers in more than linear time, and refuses them from 4300 on.
-MAX_INTEGER_CHARS = 1000
+# Whole numbers of longer texts are decimals: neither Python nor msgspec makes integers of them.
+MAX_INTEGER_CHARS = 4300
 
 
-def _number(text: str) -> Decimal:
+def number(text: str) -> Decimal:
+    """A number as it was written.
+
+    Raises:
+        ValueError: Its exponent is beyond those of decimals.
+    """
     try:
         return Decimal(text)
     except InvalidOperation:
         raise ValueError("an exponent beyond those of decimals") from None
 
 
-_READER = msgspec.json.Decoder(float_hook=_number)
+_READER = msgspec.json.Decoder(float_hook=number)
 _WRITER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -77,7 +82,8 @@ def _whole(text: str) -> int | Decimal:
     return int(text) if len(text) <= MAX_INTEGER_CHARS else Decimal(text)
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
+    """Refuse NaN and Infinity, which Python's reader would take."""
     raise ValueError(name)
 
 
@@ -89,8 +95,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _STRICT = json.JSONDecoder(
-    parse_float=_number,
+    parse_float=number,
     parse_int=_whole,
-    parse_constant=_no_constant,
+    parse_constant=no_constant,
     object_pairs_hook=_object,
 )

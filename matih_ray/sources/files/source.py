@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -41,7 +42,7 @@ LISTED = "files-listed"
 TESTED_FILES = 10
 
 
-class FileSource:
+class FileSource(ABC):
     """Datasets of one bucket. A store's class opens the `ObjectStore` and says what it needs."""
 
     type: ClassVar[str]
@@ -61,9 +62,9 @@ class FileSource:
             for column, text in dataset.columns.items():
                 parsed(text, column)
 
+    @abstractmethod
     def open_store(self) -> ObjectStore:
         """A new client with the connector's own credentials."""
-        raise NotImplementedError
 
     def test(self) -> ConnectionTest:
         """List the folder and read a byte of its first file, which needs both permissions."""
@@ -232,5 +233,6 @@ class FileSource:
             )
         self.read_schema(unit, policy)
 
+    @abstractmethod
     def _version(self) -> str:
-        raise NotImplementedError
+        """The store's name and version, for people."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -48,7 +49,7 @@ SAMPLE_RECORDS = 1000
 SAMPLE_PAGES = 10
 
 
-class HttpSource:
+class HttpSource(ABC):
     """An API whose streams the connector declares. Subclasses say how they ask for them."""
 
     type: ClassVar[str]
@@ -63,13 +64,13 @@ class HttpSource:
         self._limits = server.limits
         self._client = ApiClient(server, spec.secrets)
 
+    @abstractmethod
     def _asked_by_test(self) -> Answer:
         """The answer to the smallest request that needs the credentials, asked once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _pages(self, stream: Stream) -> StreamPages:
         """How a stream's pages are asked for."""
-        raise NotImplementedError
 
     def test(self) -> ConnectionTest:
         """Ask once, over a new connection."""

@@ -30,7 +30,6 @@ from matih_ray.errors import SourceError
 from matih_ray.model.unit import EndpointUnitDescriptor, Fidelity
 from matih_ray.sources.documents import exact_json
 from matih_ray.sources.documents.columns import Arrival, Dialect
-from matih_ray.sources.documents.exact_json import json_text
 from matih_ray.sources.documents.numbers import decimal_type, fitting_decimal
 
 _INT64 = range(-(2**63), 2**63)
@@ -155,7 +154,7 @@ def _text(value: Any) -> str:
 
 def _json(value: Any) -> str:
     try:
-        return json_text(value)
+        return exact_json.json_text(value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

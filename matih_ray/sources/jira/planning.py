@@ -36,7 +36,7 @@ from matih_ray.sources.jira.rows import instant
 from matih_ray.sources.jira.schemas import ID, VERSION
 from matih_ray.sources.jira.slices import WholeSlice, WindowSlice, WorklogSlice, make_slice
 from matih_ray.sources.jira.windows import Window, cut
-from matih_ray.sources.read_ahead import SLICE_CPUS
+from matih_ray.sources.provider_services import SLICE_CPUS
 
 STRATEGY, FEED_STRATEGY, WHOLE_STRATEGY = (
     "jira-project-window", "jira-worklog-feed", "jira-whole-unit",

@@ -25,7 +25,8 @@ from matih_ray.sources.onedrive.slices import (
     UnreadableSlice,
     make_slice,
 )
-from matih_ray.sources.read_ahead import SLICE_CPUS, read_ahead
+from matih_ray.sources.provider_services import SLICE_CPUS
+from matih_ray.sources.read_ahead import read_ahead
 
 DELTA, LISTING = "onedrive-delta", "onedrive-drives"
 # Not a column: the order is the feed's own, and merges go by arrival.
