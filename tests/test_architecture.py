@@ -18,6 +18,7 @@ PROGRAMS = ("matih_ray", "serve_apps", "jobs")
 # each other. What is not named here is an error, so that a new part gets its place on purpose.
 RANKS = {
     "errors": 0,
+    "kernels": 0,
     "settings": 0,
     "model": 1,
     "registry": 1,

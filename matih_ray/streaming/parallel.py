@@ -80,6 +80,7 @@ class ParallelPipeline:
     _crew: Crew | None = None
     _states: dict[str, State] = field(default_factory=dict)
     _last: list[Told] = field(default_factory=list)
+    _empty: frozenset[int] = frozenset()
     _reached: int = BEGINNING
     _polling: _Turn | None = None
     _firing: list[Answer] = field(default_factory=list)
@@ -104,7 +105,8 @@ class ParallelPipeline:
                 promises.append(self._crew.ask_window(one, "open", mine))
         if state is not None and isinstance(state.value, dict):
             self._reached = int(str(state.value["watermark"]))
-        self._crew.answers(promises)
+        answers = self._crew.answers(promises)
+        self._empty = frozenset(one for one in self._tasks if answers[one])
         self._states = {}
 
     def turn(self, timeout_s: float) -> int:
@@ -182,7 +184,7 @@ class ParallelPipeline:
     def _others(self, task: int) -> int:
         """The lowest watermark of the other tasks that hold time back."""
         if not self._last:
-            return BEGINNING if self.plan.parallelism > 1 else END
+            return END if self._empty.union([task]) >= set(self._tasks) else BEGINNING
         return min((one.after for at, one in enumerate(self._last)
                     if at != task and not one.idle), default=END)  # fmt: skip
 

@@ -86,6 +86,11 @@ class Pipeline:
         """Whether all rows there will ever be have been pushed."""
         return all(source.ended for source in self.sources)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read, as is known when reading begins."""
+        return all(source.is_empty for source in self.sources)
+
     def open(self) -> None:
         """Begin, at the tables' start or where `restore` said."""
         for source in self.sources:
@@ -188,6 +193,11 @@ class ScanStep:
         """Begin to read."""
         self.reader.open(self._positions)
         self.watermarks.keep(self.reader.partitions())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that there is has been read."""
+        return self._has_ended()
 
     @property
     def holds(self) -> bool:

@@ -152,10 +152,12 @@ class SourceTask:
         self._output: list[tuple[pa.RecordBatch, Kinds | None]] = []
         self._boxes: list[Parcel] = []
 
-    def open(self, states: Mapping[str, State]) -> None:
-        """Begin at the table's start, or where the states say."""
+    def open(self, states: Mapping[str, State]) -> bool:
+        """Begin at the table's start, or where the states say. Whether there is nothing to read,
+        so that no other task need wait for it."""
         self._pipeline.restore(states)
         self._pipeline.open()
+        return self._pipeline.is_empty
 
     def turn(self, timeout_s: float, floor: int, others: int) -> tuple[object, ...]:
         """Poll once: what there is to tell, then a parcel for each window task or None.

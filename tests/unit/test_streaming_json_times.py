@@ -8,6 +8,7 @@ import random
 import pyarrow as pa
 import pytest
 
+from matih_ray.kernels import PADDING
 from matih_ray.streaming.connectors.json_format import JsonFormat, JsonOptions
 from matih_ray.streaming.sql.types import FlinkType
 
@@ -36,7 +37,7 @@ def read(values: list[str | None], kind: FlinkType, standard: str, *, at_once: b
     lines = [json.dumps({"at": value}).encode() for value in values]
     json_format = JsonFormat({"at": kind}, options)
     blocks = [b"\n".join(lines)] if at_once else lines
-    batches = [batch for block in blocks for batch in json_format.decode(block)]
+    batches = [one.batch for block in blocks for one in json_format.decode(block + PADDING)]
     return pa.Table.from_batches(batches).column("at").to_pylist()
 
 

@@ -46,7 +46,7 @@ class Decoder:
         self._metadata = dict(metadata)
         self._threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._open: dict[Key, Block] = {}
-        self._waiting: list[Future[list[Polled]]] = []
+        self._waiting: list[Future[Polled]] = []
         self.rows = 0
         self.size_bytes = 0
 
@@ -80,7 +80,7 @@ class Decoder:
             self._decode(key)
         waiting, self._waiting = self._waiting, []
         self.rows = self.size_bytes = 0
-        return [one for future in waiting for one in future.result()]
+        return [future.result() for future in waiting]
 
     def close(self) -> None:
         """End the threads."""
@@ -91,13 +91,13 @@ class Decoder:
         if block.values:
             self._waiting.append(self._threads.submit(self._rows_of, block))
 
-    def _rows_of(self, block: Block) -> list[Polled]:
+    def _rows_of(self, block: Block) -> Polled:
         try:
             decoded = self._format.decode_values(block.values)
         except StreamRowError as error:
             where = f"{name_of(block.key)}, offsets {block.offsets[0]} to {block.offsets[-1]}"
             raise StreamRowError(f"{where}: {error.message}") from None
-        return [self._polled(block, one) for one in decoded]
+        return self._polled(block, decoded)
 
     def _polled(self, block: Block, decoded: Decoded) -> Polled:
         batch, numbers = decoded.batch, decoded.numbers
@@ -112,11 +112,10 @@ class Decoder:
         def origin(row: int) -> tuple[str, bytes]:
             return message(row if numbers is None else numbers[row])
 
-        bad = []
-        for number, why in decoded.bad:
-            offset, value = message(number)
-            bad.append(BadRow(offset, why, value))
-        return Polled(name_of(block.key), batch, bad=tuple(bad), origin=origin)
+        bad = tuple(
+            BadRow(str(block.offsets[one.number]), one.why, one.text) for one in decoded.bad
+        )
+        return Polled(name_of(block.key), batch, bad=bad, origin=origin)
 
 
 def by_partition(page: Sequence[Message], topics: set[str]) -> Iterator[tuple[Key, list[Message]]]:

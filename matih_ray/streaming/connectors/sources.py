@@ -23,19 +23,16 @@ from matih_ray.errors import (
 )
 from matih_ray.sources.read_ahead import read_ahead
 from matih_ray.streaming.connectors.json_format import JsonFormat, JsonOptions
+from matih_ray.streaming.connectors.line_pieces import Piece, pieces_of
 from matih_ray.streaming.connectors.options import flag, local_path, option
 from matih_ray.streaming.connectors.reader import BadRow
 from matih_ray.streaming.sql.casts import cast_function
 from matih_ray.streaming.sql.script import CreateTable
 from matih_ray.streaming.sql.types import STRING, FlinkType
 
-# Bytes of text decoded at once: large enough that the cost of a call vanishes, small in memory.
-BLOCK_BYTES = 8 << 20
-# A line that is longer is no row.
-MAX_LINE_BYTES = 256 << 20
 BATCH_ROWS = 64 * 1024
-# Threads that decode the blocks to come while windows take the one that is there. Arrow's reader
-# leaves the interpreter to others; more threads than this wait for a process that aggregates.
+# Threads that read and decode what comes while windows take what is there. They leave the
+# interpreter to others; more of them wait for a process that aggregates.
 DECODERS = 2
 MAX_FILES = 1_000_000
 _DEFAULT_LENGTH = 100  # of datagen's text, as in Flink
@@ -124,36 +121,18 @@ def _json(reading: _Reading) -> Iterator[pa.RecordBatch]:
         standard,
         reading.keep_bad,
     )
+    json_format = JsonFormat(reading.fields, options)
 
-    def decoded(given: tuple[Path, bytes]) -> tuple[list[pa.RecordBatch], list[BadRow]]:
-        path, block = given
-        json_format = JsonFormat(reading.fields, options)
-        batches = json_format.decode(block)
-        return batches, [
-            BadRow("", f"{path.name}: {why}", line) for why, line in json_format.left_out
-        ]
+    def decoded(piece: Piece) -> tuple[list[pa.RecordBatch], list[BadRow]]:
+        found = list(json_format.decode(piece.padded()))
+        where = piece.path.name
+        bad = [BadRow("", f"{where}: {one.why}", one.text) for part in found for one in part.bad]
+        return [part.batch for part in found], bad
 
-    blocks = ((path, block) for path in reading.paths() for block in _blocks(path))
-    for batches, bad in read_ahead(decoded, blocks, DECODERS):
+    pieces = (piece for path in reading.paths() for piece in pieces_of(path))
+    for batches, bad in read_ahead(decoded, pieces, DECODERS):
         reading.bad.extend(bad)
         yield from batches
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    """Blocks of whole lines."""
-    rest = b""
-    with path.open("rb") as file:
-        while data := file.read(BLOCK_BYTES):
-            cut = data.rfind(b"\n") + 1
-            if cut:
-                yield rest + data[:cut]
-                rest = data[cut:]
-            else:
-                rest += data
-            if len(rest) > MAX_LINE_BYTES:
-                raise StreamRowError(f"a line of {path} is longer than {MAX_LINE_BYTES} bytes")
-    if rest:
-        yield rest
 
 
 def _csv(reading: _Reading) -> Iterator[pa.RecordBatch]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 import numpy as np
@@ -78,6 +79,11 @@ def _where(mask: pa.Array, array: pa.Array) -> pa.Array:
 
 
 def _to_double(array: pa.Array) -> pa.Array:
+    with suppress(pa.ArrowInvalid):
+        found = array.cast(pa.float64())
+        # Arrow has more spellings than Java of what is not finite, and no other ones else
+        if pc.all(pc.is_finite(found)).as_py() is not False:
+            return found
     text = pc.utf8_trim_whitespace(array)
     text = _where(pc.match_substring_regex(text, _DOUBLE), text)
     return pc.replace_substring_regex(text, r"^\+", "").cast(pa.float64())

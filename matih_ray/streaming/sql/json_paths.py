@@ -10,11 +10,13 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlglot import exp
 
 from matih_ray.errors import SqlNotSupportedError
@@ -47,14 +49,36 @@ def scalars_at(steps: tuple[str | int, ...]) -> Callable[[pa.Array], pa.Array]:
     """What finds the scalars at a path in documents, as text."""
     read = _reader_of(steps)
 
-    def find(documents: pa.Array) -> pa.Array:
+    def one_by_one(documents: pa.Array) -> pa.Array:
         values = [None if text is None else read(text) for text in documents.to_pylist()]
         if set(map(type, values)) <= {int, type(None)}:
             with suppress(OverflowError):
                 return pa.array(values, pa.int64()).cast(pa.string())
         return pa.array([_scalar(value) for value in values], pa.string())
 
-    return find
+    if len(steps) == 1 and isinstance(steps[0], str):
+        return partial(_at_name, steps[0], one_by_one)
+    return one_by_one
+
+
+def _at_name(
+    name: str, one_by_one: Callable[[pa.Array], pa.Array], documents: pa.Array
+) -> pa.Array:
+    """The scalars of one name in objects: by the compiled reader, which takes documents of a line,
+    and what it leaves one by one."""
+    # numba is loaded by who looks into documents, not by who only plans
+    from matih_ray.kernels.json_columns import JsonColumn, JsonReader, lines_of
+    from matih_ray.kernels.json_lines import Kind
+
+    reader = JsonReader([JsonColumn(name, Kind.SCALAR)])
+    found = reader.read_each(lines_of(documents), len(documents))
+    if found is None:
+        return one_by_one(documents)
+    (scalars,) = found.columns
+    left = pc.and_(pa.array(found.left), documents.is_valid())
+    if not pc.any(left).as_py():
+        return scalars
+    return pc.replace_with_mask(scalars, left, one_by_one(documents.filter(left)))
 
 
 def _reader_of(steps: tuple[str | int, ...]) -> Callable[[str], Any]:
