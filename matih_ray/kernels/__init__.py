@@ -1,11 +1,12 @@
 """Loops over bytes, compiled to machine code: where text becomes columns.
 
-    compiling     what compiles a function, and keeps the machine code on disk
-    words         eight bytes at a time, and the bits of them that matter
-    numbers       numbers as JSON writes them
-    json_lines    which bytes of lines of JSON objects are the values of which columns
-    texts         texts one after the other, from places in a block
-    json_columns  the same as Arrow columns: what others call
+    compiling       what compiles a function, and keeps the machine code on disk
+    words           memory by addresses, a byte or eight at a time
+    numbers, times  a number, and a timestamp, as text
+    json_stretches  where a JSON value ends
+    json_lines      which bytes of lines of JSON objects are the values of which columns
+    texts, columns  those values as the buffers of columns
+    json_columns    lines to Arrow columns: what others call
 
 May import numba, numpy and pyarrow, nothing of ours. Whoever calls knows what to do with a line
 that a kernel left alone: kernels are for what is common, not for what is odd.

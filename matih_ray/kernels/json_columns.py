@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from matih_ray.kernels import PADDING
-from matih_ray.kernels.json_lines import MISSING, NULL, Kind, read_lines
-from matih_ray.kernels.texts import gather, join_lines
+from matih_ray.kernels.columns import ABSENT, OUT_ITEMS, TEXT_BYTES, TOTAL_ITEMS, fill, measure
+from matih_ray.kernels.json_lines import COLUMN_ITEMS, MISSING, NULL, Kind, read_lines
+from matih_ray.kernels.texts import gather, is_utf8, join_lines
 
 Integers = NDArray[np.int64]
-_TYPES = {Kind.DOUBLE: pa.float64(), Kind.BOOLEAN: pa.bool_()}
+_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
 @dataclass(frozen=True)
 class JsonColumn:
-    """What is read of the fields of a name; `bits` are those of whole numbers."""
+    """What is read of the fields of a name. `type` says more of whole numbers and times; of times,
+    `between` is what is between day and time, and further digits than `precision` do not count."""
 
     name: str
     kind: Kind
-    bits: int = 64
+    type: pa.DataType = field(default_factory=pa.string)
+    between: str = " "
+    precision: int = 9
 
     @property
-    def type(self) -> pa.DataType:
-        """What the column holds."""
-        if self.kind is Kind.INTEGER:
-            return pa.from_numpy_dtype(f"int{self.bits}")
-        return _TYPES.get(self.kind, pa.string())
+    def size(self) -> int:
+        """Bytes of a number; 0 if it holds none."""
+        return (
+            0
+            if pa.types.is_string(self.type) or pa.types.is_boolean(self.type)
+            else int(self.type.bit_width // 8)
+        )
+
+    def items(self, start: int, end: int) -> tuple[int, ...]:
+        """What the kernel knows of it, whose name has this place among the names."""
+        is_time = self.kind is Kind.TIME
+        return (
+            start,
+            end,
+            self.kind,
+            self.size,
+            (1 << (8 * self.size - 1)) - 1 if self.size else 0,
+            ord(self.between),
+            is_time and self.type.tz is not None,
+            self.precision,
+            _DIGITS[self.type.unit] if is_time else 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -66,37 +87,33 @@ class JsonReader:
         names = [column.name.encode() for column in columns]
         ends = [0, *np.cumsum([*map(len, names)])]
         self._names = np.frombuffer(b"".join([*names, PADDING]), np.uint8)
-        self._table = np.array(
-            [
-                (ends[number], ends[number + 1], column.kind, (1 << (column.bits - 1)) - 1)
-                for number, column in enumerate(columns)
-            ],
-            np.int64,
-        )
+        items = [column.items(*ends[at : at + 2]) for at, column in enumerate(columns)]
+        self._table = np.array(items, np.int64).reshape(len(columns), COLUMN_ITEMS)
 
     def read(self, padded: bytes | bytearray, room: int) -> Iterator[Lines]:
         """The lines of a block with `PADDING` after it, so many at once."""
-        is_utf8, at = _is_utf8(padded), 0
+        at = 0
         while at < len(padded) - len(PADDING):
-            lines = self._read(padded, at, room, is_utf8=is_utf8)
+            lines = self._read(padded, at, room)
             yield lines
             at = int(lines.begins[-1])
 
     def read_each(self, padded: bytes | bytearray, count: int) -> Lines | None:
         """The lines of a block with `PADDING` after it, if they are so many."""
-        lines = self._read(padded, 0, count, is_utf8=_is_utf8(padded))
+        lines = self._read(padded, 0, count)
         is_all = lines.begins[-1] >= len(padded) - len(PADDING)
         return lines if is_all and lines.count == count else None
 
-    def _read(self, padded: bytes | bytearray, at: int, room: int, *, is_utf8: bool) -> Lines:
+    def _read(self, padded: bytes | bytearray, at: int, room: int) -> Lines:
         block = np.frombuffer(padded, np.uint8)
+        base, size = block.ctypes.data, len(block) - len(PADDING)
         values = np.empty((len(self._columns), room), np.int64)
         lengths = np.full(values.shape, MISSING)
         begins = np.empty(room + 1, np.int64)
         count = read_lines(
-            block.ctypes.data,
+            base,
             at,
-            len(block) - len(PADDING),
+            size,
             self._names.ctypes.data,
             self._table.ctypes.data,
             len(self._columns),
@@ -105,19 +122,90 @@ class JsonReader:
             values.ctypes.data,
             lengths.ctypes.data,
         )
-        begins, lengths = begins[: count + 1], lengths[:, :count]
+        begins = begins[: count + 1]
         left = begins[:-1] < 0
-        begins[:-1][left] = ~begins[:-1][left]
-        if not is_utf8:
-            left |= [not _is_utf8(_line(padded, begins, number)) for number in range(count)]
+        np.bitwise_xor(begins[:-1], -1, out=begins[:-1], where=left)
+        if not is_utf8(base, at, min(int(begins[-1]), size)):
+            ends = begins[1:] - 1
+            left |= [
+                not is_utf8(base, *one) for one in zip(begins.tolist(), ends.tolist(), strict=False)
+            ]
+            lengths[:, :count][:, left] = NULL
         if self._leave_missing:
-            left |= (lengths == MISSING).any(axis=0)
-        lengths[:, left] = NULL
-        columns = [
-            _column(block, column, values[number, :count], lengths[number])
-            for number, column in enumerate(self._columns)
+            left |= (lengths[:, :count] == MISSING).any(axis=0)
+            lengths[:, :count][:, left] = NULL
+        return Lines(self._filled(base, values, lengths, count), left, padded, begins)
+
+    def _filled(self, base: int, values: Integers, lengths: Integers, count: int) -> list[pa.Array]:
+        """The columns of so many lines."""
+        width, room = values.shape
+        totals = np.empty((width, TOTAL_ITEMS), np.int64)
+        measure(lengths.ctypes.data, room, count, width, totals.ctypes.data)
+        outs = np.zeros((width, OUT_ITEMS), np.int64)
+        buffers: list[list[NDArray[np.uint8] | None]] = []
+        for at, column in enumerate(self._columns):
+            if column.kind is Kind.DOUBLE and totals[at, TEXT_BYTES]:
+                _round(base, values[at, :count], lengths[at, :count])
+            mine = _room_of(column, count, int(totals[at, TEXT_BYTES]), int(totals[at, ABSENT]))
+            outs[at, : len(mine)] = [0 if one is None else one.ctypes.data for one in mine]
+            buffers.append(mine)
+        fill(
+            base,
+            self._table.ctypes.data,
+            values.ctypes.data,
+            lengths.ctypes.data,
+            room,
+            count,
+            width,
+            outs.ctypes.data,
+        )
+        return [
+            _array(column.type, count, mine, int(absent))
+            for column, mine, absent in zip(self._columns, buffers, totals[:, ABSENT], strict=True)
         ]
-        return Lines(columns, left, padded, begins)
+
+
+def _room_of(
+    column: JsonColumn, count: int, text_bytes: int, absent: int
+) -> list[NDArray[np.uint8] | None]:
+    """Buffers of a column: its validity, its data, and offsets of texts."""
+    bits = (count + 7) // 8
+    validity = np.empty(bits, np.uint8) if absent else None
+    if column.size:
+        return [validity, np.empty(count * column.size, np.uint8)]
+    if column.kind is Kind.BOOLEAN:
+        return [validity, np.empty(bits, np.uint8)]
+    data = np.empty(text_bytes + len(PADDING), np.uint8)
+    return [validity, data, np.empty(4 * (count + 1), np.uint8)]
+
+
+def _array(
+    kind: pa.DataType, count: int, buffers: list[NDArray[np.uint8] | None], absent: int
+) -> pa.Array:
+    validity, data, *offsets = (None if one is None else pa.py_buffer(one) for one in buffers)
+    return pa.Array.from_buffers(kind, count, [validity, *offsets, data], absent)
+
+
+def _round(base: int, values: Integers, lengths: Integers) -> None:
+    """Let Arrow round the doubles of many digits, which are places so far."""
+    hard = np.flatnonzero(lengths > 0)
+    places, sizes = values[hard], lengths[hard]
+    data, offsets = (
+        np.empty(int(sizes.sum()) + len(PADDING), np.uint8),
+        np.empty(len(hard) + 1, np.int32),
+    )
+    gather(
+        base,
+        places.ctypes.data,
+        sizes.ctypes.data,
+        len(hard),
+        offsets.ctypes.data,
+        data.ctypes.data,
+    )
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    texts = pa.Array.from_buffers(pa.string(), len(hard), buffers)
+    values[hard] = texts.cast(pa.float64()).to_numpy().view(np.int64)
+    lengths[hard] = 0
 
 
 def lines_of(texts: pa.Array) -> bytearray:
@@ -132,59 +220,5 @@ def lines_of(texts: pa.Array) -> bytearray:
     return block
 
 
-def _column(
-    block: NDArray[np.uint8], column: JsonColumn, values: Integers, lengths: Integers
-) -> pa.Array:
-    absent = lengths < 0
-    validity = None
-    if absent.any():
-        validity = pa.py_buffer(np.packbits(~absent, bitorder="little"))
-    if column.kind is Kind.INTEGER:
-        held = values.astype(f"int{column.bits}", copy=False)
-    elif column.kind is Kind.DOUBLE:
-        held = _rounded(block, values, lengths)
-    elif column.kind is Kind.BOOLEAN:
-        held = np.packbits(values.astype(np.bool_), bitorder="little")
-    else:
-        return _texts(block, values, lengths, validity)
-    return pa.Array.from_buffers(column.type, len(lengths), [validity, pa.py_buffer(held)])
-
-
-def _texts(
-    block: NDArray[np.uint8], places: Integers, lengths: Integers, validity: pa.Buffer | None
-) -> pa.Array:
-    room = int(lengths.sum(where=lengths > 0)) + len(PADDING)
-    text, offsets = np.empty(room, np.uint8), np.empty(len(places) + 1, np.int32)
-    gather(
-        block.ctypes.data,
-        places.ctypes.data,
-        lengths.ctypes.data,
-        len(places),
-        offsets.ctypes.data,
-        text.ctypes.data,
-    )
-    buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(text)]
-    return pa.Array.from_buffers(pa.string(), len(places), buffers)
-
-
-def _rounded(block: NDArray[np.uint8], values: Integers, lengths: Integers) -> Integers:
-    """The doubles, with those of many digits rounded by Arrow."""
-    hard = np.flatnonzero(lengths > 0)
-    if len(hard):
-        found = _texts(block, values[hard], lengths[hard], None).cast(pa.float64())
-        values[hard] = found.to_numpy().view(np.int64)
-    return values
-
-
 def _line(block: bytes | bytearray, begins: Integers, number: int) -> bytes:
     return bytes(block[begins[number] : begins[number + 1] - 1])
-
-
-def _is_utf8(text: bytes | bytearray) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -18,16 +18,24 @@ from enum import IntEnum
 import numpy as np
 
 from matih_ray.kernels.compiling import compiled
-from matih_ray.kernels.numbers import MAX_DIGITS, MINUS, ZERO, double_of, is_digit, read_number
-from matih_ray.kernels.words import (
-    bits_of,
-    byte_at,
-    item,
-    put_item,
-    same_bytes,
-    string_stop,
-    word_at,
+from matih_ray.kernels.json_stretches import (
+    BAD,
+    CLOSE_OBJECT,
+    COLON,
+    COMMA,
+    FOUR_BYTES,
+    OPEN_ARRAY,
+    OPEN_OBJECT,
+    QUOTE,
+    WORD_NULL,
+    plain_string_end,
+    skip_blanks,
+    skip_value,
+    string_end,
 )
+from matih_ray.kernels.numbers import MAX_DIGITS, MINUS, double_of, is_digit, read_number
+from matih_ray.kernels.times import read_time
+from matih_ray.kernels.words import bits_of, byte_at, item, put_item, same_bytes, word_at
 
 
 class Kind(IntEnum):
@@ -38,29 +46,21 @@ class Kind(IntEnum):
     DOUBLE = 2  # its bits, and 0; or where it is, for whoever rounds better
     BOOLEAN = 3  # 0 or 1, and 0
     ANY = 4  # where the JSON value is
+    TIME = 6  # how many units after 1970, and 0
     SCALAR = 5  # as TEXT, but no other numbers than whole ones, whose text all write alike
 
 
 NULL, MISSING = -1, -2  # lengths of values that are not there
-# A column's numbers in its table: where its name begins and ends, its kind, the most it can hold.
-NAME, NAME_END, KIND, MOST = range(4)
-COLUMN_ITEMS = 4
+# A column's numbers in its table: where its name begins and ends, its kind, how many bytes its
+# numbers have if it has numbers, the largest of them; and of times what is between day and time,
+# 1 if `Z` follows, the digits that count, and those of the unit.
+NAME, NAME_END, KIND, SIZE, MOST, BETWEEN, ZONED, PRECISION, DIGITS = range(9)
+COLUMN_ITEMS = 9
 
-MAX_DEPTH = 60  # of a skipped value; a bit of a word each
 MAX_GAPS = 256  # names of a line that are expected to come again; further ones are read each time
 
-_QUOTE, _BACKSLASH, _COLON, _COMMA, _NEWLINE = (ord(one) for one in '"\\:,\n')
-_OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = (ord(one) for one in "{}[]")
-_SPACE, _TAB, _RETURN = (ord(one) for one in " \t\r")
-_LETTER_T, _LETTER_F, _LETTER_U = (ord(one) for one in "tfu")
-_ESCAPED = np.array([chr(byte) in '"\\/bfnrt' for byte in range(256)])
-_WORD_NULL, _WORD_TRUE, _WORD_FALSE = (
-    np.uint64(int.from_bytes(text, "little")) for text in (b"null", b"true", b"false")
-)
-_FOUR, _FIVE = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFF)
-_ONE = np.uint64(1)
+_NEWLINE, _LETTER_T, _LETTER_F = ord("\n"), ord("t"), ord("f")
 _NO_COLUMN = -1
-_BAD = -1  # a place: this is not read here
 # What was between two values: where, how long, and whose the second value is.
 _GAP, _GAP_LENGTH, _GAP_COLUMN = range(3)
 _GAP_ITEMS = 3
@@ -93,7 +93,7 @@ def read_lines(
             complement of it if it was not read here; and after them where the next line begins,
             or one more than `size`.
         values: Address of room for a number of each column and line, a column after the other.
-        lengths: The same, all `MISSING`.
+        lengths: The same, all `MISSING`; all of a line that was not read are `NULL` then.
 
     Returns:
         How many lines were read.
@@ -105,12 +105,14 @@ def read_lines(
             base, at, names, columns, count, room, values + 8 * line, lengths + 8 * line,
             gaps.ctypes.data,
         )  # fmt: skip
-        if end != _BAD:
-            end = _skip_blanks(base, end)
+        if end != BAD:
+            end = skip_blanks(base, end)
             if end < size and byte_at(base, end) != _NEWLINE:
-                end = _BAD
-        put_item(begins, line, ~at if end == _BAD else at)
-        if end == _BAD:
+                end = BAD
+        put_item(begins, line, ~at if end == BAD else at)
+        if end == BAD:
+            for column in range(count):
+                put_item(lengths, column * room + line, NULL)
             end = at
             while end < size and byte_at(base, end) != _NEWLINE:
                 end += 1
@@ -132,12 +134,12 @@ def _read_object(
     lengths: int,
     gaps: int,
 ) -> int:
-    """Where the object that begins here ends, or `_BAD`."""
-    at = _skip_blanks(base, at)
-    if byte_at(base, at) != _OPEN_OBJECT:
-        return _BAD
-    after = _skip_blanks(base, at + 1)
-    if byte_at(base, after) == _CLOSE_OBJECT:
+    """Where the object that begins here ends, or `BAD`."""
+    at = skip_blanks(base, at)
+    if byte_at(base, at) != OPEN_OBJECT:
+        return BAD
+    after = skip_blanks(base, at + 1)
+    if byte_at(base, after) == CLOSE_OBJECT:
         return after + 1
     guess = number = 0
     while True:
@@ -145,28 +147,28 @@ def _read_object(
         length = item(gap, _GAP_LENGTH)
         if length > 0 and same_bytes(base, at, base, item(gap, _GAP), length):
             # there may be more blanks than there were
-            at, column = _skip_blanks(base, at + length), item(gap, _GAP_COLUMN)
+            at, column = skip_blanks(base, at + length), item(gap, _GAP_COLUMN)
         else:
             start = at
             at, column = _read_name(base, at + 1, names, columns, count, guess)
-            if at == _BAD:
-                return _BAD
+            if at == BAD:
+                return BAD
             put_item(gap, _GAP, start)
             put_item(gap, _GAP_LENGTH, at - start)
             put_item(gap, _GAP_COLUMN, column)
         number += 1
         if column == _NO_COLUMN:
-            at = _skip_value(base, at)
+            at = skip_value(base, at)
         else:
             guess, cell = column + 1, column * room
             at = _read_value(base, at, columns, column, values, lengths, cell)
-        if at == _BAD:
-            return _BAD
-        at = _skip_blanks(base, at)
-        if byte_at(base, at) == _CLOSE_OBJECT:
+        if at == BAD:
+            return BAD
+        at = skip_blanks(base, at)
+        if byte_at(base, at) == CLOSE_OBJECT:
             return at + 1
-        if byte_at(base, at) != _COMMA:
-            return _BAD
+        if byte_at(base, at) != COMMA:
+            return BAD
 
 
 @compiled
@@ -175,10 +177,10 @@ def _read_name(
 ) -> tuple[int, int]:
     """Where the value of the name that begins here begins, and whose it is. Columns are tried from
     the guessed one on."""
-    at = _skip_blanks(base, at)
-    end = _plain_string_end(base, at)
-    if end == _BAD:
-        return _BAD, _NO_COLUMN
+    at = skip_blanks(base, at)
+    end = plain_string_end(base, at)
+    if end == BAD:
+        return BAD, _NO_COLUMN
     first, length, found = at + 1, end - at - 2, _NO_COLUMN
     for tried in range(count):
         column = (guess + tried) % count
@@ -187,19 +189,10 @@ def _read_name(
         if known == length and same_bytes(names, name, base, first, length):
             found = column
             break
-    at = _skip_blanks(base, end)
-    if byte_at(base, at) != _COLON:
-        return _BAD, _NO_COLUMN
-    return _skip_blanks(base, at + 1), found
-
-
-@compiled
-def _plain_string_end(base: int, at: int) -> int:
-    """After the string that begins here, if it has no escapes."""
-    if byte_at(base, at) != _QUOTE:
-        return _BAD
-    at = string_stop(base, at + 1)
-    return at + 1 if byte_at(base, at) == _QUOTE else _BAD
+    at = skip_blanks(base, end)
+    if byte_at(base, at) != COLON:
+        return BAD, _NO_COLUMN
+    return skip_blanks(base, at + 1), found
 
 
 @compiled
@@ -209,33 +202,54 @@ def _read_value(
     """Read the value that begins here, and return where it ends."""
     kind = item(columns, COLUMN_ITEMS * column + KIND)
     byte = byte_at(base, at)
-    if word_at(base, at) & _FOUR == _WORD_NULL:
+    if word_at(base, at) & FOUR_BYTES == WORD_NULL:
         put_item(lengths, cell, NULL)
         return at + 4
-    if byte == _QUOTE and kind in (Kind.TEXT, Kind.SCALAR):
-        end, escaped = _string_end(base, at)
+    if byte == QUOTE and kind in (Kind.TEXT, Kind.SCALAR):
+        end, escaped = string_end(base, at)
         put_item(values, cell, ~(at + 1) if escaped else at + 1)
         put_item(lengths, cell, end - at - 2)
         return end
     if kind == Kind.INTEGER:
         most = item(columns, COLUMN_ITEMS * column + MOST)
         return _read_integer(base, at, most, values, lengths, cell)
+    if kind == Kind.TIME:
+        return _read_timestamp(base, at, columns + 8 * COLUMN_ITEMS * column, values, lengths, cell)
     if kind == Kind.DOUBLE:
         return _read_double(base, at, values, lengths, cell)
-    end = _skip_value(base, at)
+    end = skip_value(base, at)
     if kind == Kind.BOOLEAN:
         if byte not in (_LETTER_T, _LETTER_F):
-            return _BAD
+            return BAD
         put_item(values, cell, np.int64(byte == _LETTER_T))
         put_item(lengths, cell, 0)
         return end
-    if kind != Kind.ANY and byte in (_OPEN_OBJECT, _OPEN_ARRAY):
-        return _BAD
-    if kind == Kind.SCALAR and end != _BAD and not _is_plain(base, at):
-        return _BAD
+    if kind != Kind.ANY and byte in (OPEN_OBJECT, OPEN_ARRAY):
+        return BAD
+    if kind == Kind.SCALAR and end != BAD and not _is_plain(base, at):
+        return BAD
     put_item(values, cell, at)
     put_item(lengths, cell, end - at)
     return end
+
+
+@compiled
+def _read_timestamp(base: int, at: int, column: int, values: int, lengths: int, cell: int) -> int:
+    if byte_at(base, at) != QUOTE:
+        return BAD
+    end, ticks = read_time(
+        base,
+        at + 1,
+        item(column, BETWEEN),
+        item(column, ZONED),
+        item(column, PRECISION),
+        item(column, DIGITS),
+    )
+    if end == BAD or byte_at(base, end) != QUOTE:
+        return BAD
+    put_item(values, cell, ticks)
+    put_item(lengths, cell, 0)
+    return end + 1
 
 
 @compiled
@@ -252,10 +266,10 @@ def _is_plain(base: int, at: int) -> bool:
 def _read_integer(base: int, at: int, most: int, values: int, lengths: int, cell: int) -> int:
     negative = byte_at(base, at) == MINUS
     end, digits, _, count, whole = read_number(base, at)
-    if end == _BAD or not whole or count > MAX_DIGITS:
-        return _BAD
+    if end == BAD or not whole or count > MAX_DIGITS:
+        return BAD
     if digits > np.uint64(most) + np.uint64(negative):
-        return _BAD
+        return BAD
     number = np.int64(digits)
     put_item(values, cell, -number if negative else number)
     put_item(lengths, cell, 0)
@@ -266,8 +280,8 @@ def _read_integer(base: int, at: int, most: int, values: int, lengths: int, cell
 def _read_double(base: int, at: int, values: int, lengths: int, cell: int) -> int:
     negative = byte_at(base, at) == MINUS
     end, digits, exponent, count, _ = read_number(base, at)
-    if end == _BAD:
-        return _BAD
+    if end == BAD:
+        return BAD
     found = double_of(digits, exponent, count)
     if found < 0.0:
         put_item(values, cell, at)
@@ -276,125 +290,3 @@ def _read_double(base: int, at: int, values: int, lengths: int, cell: int) -> in
         put_item(values, cell, bits_of(-found if negative else found))
         put_item(lengths, cell, 0)
     return end
-
-
-@compiled
-def _skip_blanks(base: int, at: int) -> int:
-    """The next byte that is not blank. A newline is none: it ends the line."""
-    while byte_at(base, at) in (_SPACE, _TAB, _RETURN):
-        at += 1
-    return at
-
-
-@compiled
-def _string_end(base: int, at: int) -> tuple[int, bool]:
-    """After the string that begins here, and whether it has escapes."""
-    escaped = False
-    at += 1
-    while True:
-        at = string_stop(base, at)
-        byte = byte_at(base, at)
-        if byte == _QUOTE:
-            return at + 1, escaped
-        if byte != _BACKSLASH:
-            return _BAD, False
-        escaped = True
-        at = _escape_end(base, at)
-        if at == _BAD:
-            return _BAD, False
-
-
-@compiled
-def _escape_end(base: int, at: int) -> int:
-    """After the escape that begins here, both halves of a surrogate pair."""
-    byte = byte_at(base, at + 1)
-    if byte != _LETTER_U:
-        return at + 2 if _ESCAPED[byte] else _BAD
-    unit = hex_unit(base, at + 2)
-    if not 0xD800 <= unit < 0xE000:
-        return at + 6 if unit >= 0 else _BAD
-    if unit >= 0xDC00 or byte_at(base, at + 6) != _BACKSLASH or byte_at(base, at + 7) != _LETTER_U:
-        return _BAD
-    return at + 12 if 0xDC00 <= hex_unit(base, at + 8) < 0xE000 else _BAD
-
-
-@compiled
-def hex_unit(base: int, at: int) -> int:
-    """The number that four hexadecimal digits say, or -1."""
-    unit = 0
-    for place in range(at, at + 4):
-        byte = byte_at(base, place)
-        letter = byte | 0x20
-        if is_digit(byte):
-            unit = unit << 4 | byte - ZERO
-        elif ord("a") <= letter <= ord("f"):
-            unit = unit << 4 | letter - ord("a") + 10
-        else:
-            return -1
-    return unit
-
-
-@compiled
-def _skip_scalar(base: int, at: int) -> int:
-    byte, word = byte_at(base, at), word_at(base, at)
-    if byte == _QUOTE:
-        end, _ = _string_end(base, at)
-        return end
-    if byte == MINUS or is_digit(byte):
-        return read_number(base, at)[0]
-    if word & _FOUR == _WORD_NULL or word & _FOUR == _WORD_TRUE:
-        return at + 4
-    return at + 5 if word & _FIVE == _WORD_FALSE else _BAD
-
-
-@compiled
-def _skip_value(base: int, at: int) -> int:
-    """After the value that begins here, whatever it is."""
-    depth, objects = 0, np.uint64(0)  # which of the open ones are objects, the innermost lowest
-    while at != _BAD:
-        byte = byte_at(base, at)
-        if byte not in (_OPEN_OBJECT, _OPEN_ARRAY):
-            at = _skip_scalar(base, at)
-            if at == _BAD or depth == 0:
-                return at
-        elif depth == MAX_DEPTH:
-            return _BAD
-        else:
-            depth, objects = depth + 1, objects << _ONE | np.uint64(byte == _OPEN_OBJECT)
-            at = _skip_blanks(base, at + 1)
-            if byte_at(base, at) != _closing(objects):
-                at = _next_value(base, at, objects)
-                continue
-        at = _skip_blanks(base, at)
-        while byte_at(base, at) == _closing(objects):
-            depth, objects, at = depth - 1, objects >> _ONE, at + 1
-            if depth == 0:
-                return at
-            at = _skip_blanks(base, at)
-        at = _next_value(base, at + 1, objects) if byte_at(base, at) == _COMMA else _BAD
-    return _BAD
-
-
-@compiled
-def _closing(objects: np.uint64) -> int:
-    """What ends the innermost object or array."""
-    return _CLOSE_OBJECT if objects & _ONE == _ONE else _CLOSE_ARRAY
-
-
-@compiled
-def _next_value(base: int, at: int, objects: np.uint64) -> int:
-    """Where the next value of the innermost object or array begins, its name skipped."""
-    at = _skip_blanks(base, at)
-    return _skip_name(base, at) if objects & _ONE == _ONE else at
-
-
-@compiled
-def _skip_name(base: int, at: int) -> int:
-    """Where the value of the name that begins here begins."""
-    if byte_at(base, at) != _QUOTE:
-        return _BAD
-    at, _ = _string_end(base, at)
-    if at == _BAD:
-        return _BAD
-    at = _skip_blanks(base, at)
-    return _skip_blanks(base, at + 1) if byte_at(base, at) == _COLON else _BAD

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from matih_ray.kernels.compiling import compiled
-from matih_ray.kernels.json_lines import hex_unit
+from matih_ray.kernels.json_stretches import hex_unit
 from matih_ray.kernels.words import (
     byte_at,
     copy_bytes,
@@ -14,9 +14,11 @@ from matih_ray.kernels.words import (
     item,
     put_byte,
     put_half,
+    word_at,
 )
 
 _BACKSLASH, _LETTER_U, _NEWLINE = ord("\\"), ord("u"), ord("\n")
+_HIGH_BITS, _NONE = np.uint64(0x8080808080808080), np.uint64(0)
 _MEANINGS = np.arange(256)
 for _letter, _meaning in zip("bfnrt", "\b\f\n\r\t", strict=True):
     _MEANINGS[ord(_letter)] = ord(_meaning)
@@ -109,3 +111,31 @@ def _put_utf8(target: int, put: int, point: int) -> int:
     for left in range(count - 2, -1, -1):
         put_byte(target, put + count - 1 - left, 0x80 | point >> 6 * left & 0x3F)
     return put + count
+
+
+@compiled
+def is_utf8(base: int, at: int, end: int) -> bool:
+    """Whether bytes, which have padding after them, are UTF-8 (RFC 3629)."""
+    while at < end:
+        if word_at(base, at) & _HIGH_BITS == _NONE:
+            at += 8
+            continue
+        lead = byte_at(base, at)
+        if lead < 0x80:
+            at += 1
+            continue
+        count = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+        point = lead & (0x7F >> count)
+        if lead < 0xC2 or lead > 0xF4 or at + count > end:
+            return False
+        for place in range(at + 1, at + count):
+            byte = byte_at(base, place)
+            if byte & 0xC0 != 0x80:
+                return False
+            point = point << 6 | byte & 0x3F
+        if count == 3 and (point < 0x800 or 0xD800 <= point < 0xE000):
+            return False
+        if count == 4 and not 0x10000 <= point < 0x110000:
+            return False
+        at += count
+    return True

@@ -25,7 +25,7 @@ _QUOTES = np.uint64(0x2222222222222222)
 _BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
 _SPACES = np.uint64(0x2020202020202020)
 _NONE = np.uint64(0)
-_BYTE, _HALF, _WORD = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_BYTE, _SHORT, _HALF, _WORD = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _Generate = Callable[..., Any]
 
 
@@ -110,6 +110,17 @@ def put_half(_: Any, table: Any, index: Any, value: Any) -> tuple[Any, _Generate
         given[0],
         builder.shl(given[1], ir.Constant(_WORD, 2)),
         builder.trunc(given[2], _HALF),
+    )
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def put_short(_: Any, table: Any, index: Any, value: Any) -> tuple[Any, _Generate]:
+    """Write a number into a table of 16-bit integers."""
+    return types.int64(types.int64, types.int64, types.int64), lambda _, builder, __, given: _put(
+        builder,
+        given[0],
+        builder.shl(given[1], ir.Constant(_WORD, 1)),
+        builder.trunc(given[2], _SHORT),
     )
 
 

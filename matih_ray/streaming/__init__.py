@@ -25,6 +25,6 @@ What a plan's rows and changes become, rows to append or versions of a key, is s
 What a job leaves out, because it is late or cannot be read, are rows too (`rejects`), committed by
 the same checkpoint (`side_sink`).
 
-May import `control`, `state`, `sources`, `sinks`, `model`, `settings` and `errors`; Ray in
-`runtime` only.
+May import `control`, `state`, `sources`, `sinks`, `model`, `settings`, `kernels` and `errors`; Ray
+in `runtime` only.
 """

@@ -15,14 +15,15 @@ import pytest
 
 from matih_ray.kernels import PADDING
 from matih_ray.kernels.json_columns import JsonColumn, JsonReader, Lines, lines_of
-from matih_ray.kernels.json_lines import MAX_DEPTH, MAX_GAPS, Kind
+from matih_ray.kernels.json_lines import MAX_GAPS, Kind
+from matih_ray.kernels.json_stretches import MAX_DEPTH
 
 COLUMNS = (
     JsonColumn("text", Kind.TEXT),
-    JsonColumn("whole", Kind.INTEGER),
-    JsonColumn("small", Kind.INTEGER, 8),
-    JsonColumn("double", Kind.DOUBLE),
-    JsonColumn("flag", Kind.BOOLEAN),
+    JsonColumn("whole", Kind.INTEGER, pa.int64()),
+    JsonColumn("small", Kind.INTEGER, pa.int8()),
+    JsonColumn("double", Kind.DOUBLE, pa.float64()),
+    JsonColumn("flag", Kind.BOOLEAN, pa.bool_()),
     JsonColumn("any", Kind.ANY),
     JsonColumn("scalar", Kind.SCALAR),
     JsonColumn("a name of more than eight bytes é", Kind.TEXT),
@@ -187,7 +188,7 @@ def wanted_of(column: JsonColumn, line: str) -> tuple[bool, Any]:
         return False, None
     if column.kind is Kind.DOUBLE:
         return True, float(found)
-    limit = 1 << (column.bits - 1)
+    limit = 1 << (column.type.bit_width - 1)
     is_taken = found.lstrip("-").isdigit() and -limit <= int(found) < limit
     return is_taken, int(found) if is_taken else None
 
@@ -243,7 +244,7 @@ def test_leaves_no_line_that_it_could_take(seed: int):
 
 def test_reads_more_names_than_it_expects_again():
     names = [f"name{number}" for number in range(MAX_GAPS + 50)]
-    columns = tuple(JsonColumn(name, Kind.INTEGER) for name in reversed(names))
+    columns = tuple(JsonColumn(name, Kind.INTEGER, pa.int64()) for name in reversed(names))
     lines = [json.dumps(dict.fromkeys(names, row)) for row in range(5)]
     found = read(lines, columns)
     assert not found.left.any()

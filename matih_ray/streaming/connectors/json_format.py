@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from matih_ray.errors import SqlInvalidError, StreamRowError
 from matih_ray.kernels import PADDING
-from matih_ray.streaming.connectors.json_times import parsed
 from matih_ray.streaming.connectors.json_values import (
     BadValueError,
     converted,
@@ -26,7 +25,7 @@ from matih_ray.streaming.connectors.json_values import (
     document,
     documents,
 )
-from matih_ray.streaming.sql.types import BITS, INTEGERS, FlinkType
+from matih_ray.streaming.sql.types import INTEGERS, FlinkType
 
 if TYPE_CHECKING:
     from matih_ray.kernels.json_columns import JsonReader, Lines
@@ -139,14 +138,11 @@ class JsonFormat:
         columns = []
         for column, (name, kind) in zip(lines.columns, self._fields.items(), strict=True):
             if column.type == kind.arrow:
-                found = column
-            elif kind.is_time:
-                found = parsed(column, kind, self._options.timestamps)
-            else:
-                found = self._each(column, name)
-            if found.null_count != column.null_count:
-                refused = pc.and_(found.is_null(), column.is_valid())
-                lines.left[refused.to_numpy(zero_copy_only=False)] = True
+                columns.append(column)
+                continue
+            found = self._each(column, name)
+            refused = pc.and_(found.is_null(), column.is_valid())
+            lines.left[refused.to_numpy(zero_copy_only=False)] = True
             columns.append(found)
         return columns
 
@@ -197,16 +193,19 @@ def _stripped(lines: Lines, number: int) -> bytes | None:
 
 
 def _reader_of(fields: Mapping[str, FlinkType], options: JsonOptions) -> JsonReader:
-    """What reads fields at once: of timestamps their text, of other types JSON texts."""
+    """What reads fields at once; those of other types as JSON texts."""
     # numba is loaded by who decodes, not by who only plans
     from matih_ray.kernels.json_columns import JsonColumn, JsonReader
     from matih_ray.kernels.json_lines import Kind
 
     kinds = {"STRING": Kind.TEXT, "DOUBLE": Kind.DOUBLE, "BOOLEAN": Kind.BOOLEAN}
     kinds |= dict.fromkeys(INTEGERS, Kind.INTEGER)
-    kinds |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP_LTZ"), Kind.TEXT)
+    kinds |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP_LTZ"), Kind.TIME)
+    between = " " if options.timestamps == "SQL" else "T"
     columns = [
-        JsonColumn(name, kinds.get(kind.kind, Kind.ANY), BITS.get(kind.kind, 64))
+        JsonColumn(name, kinds[kind.kind], kind.arrow, between, kind.precision)
+        if kind.kind in kinds
+        else JsonColumn(name, Kind.ANY)
         for name, kind in fields.items()
     ]
     return JsonReader(columns, leave_missing=options.fail_on_missing)

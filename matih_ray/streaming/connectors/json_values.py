@@ -14,11 +14,18 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 import pyarrow as pa
 
 from matih_ray.errors import SqlNotSupportedError
-from matih_ray.streaming.connectors.json_times import FORMS
 from matih_ray.streaming.sql.casts import parse_timestamps
 from matih_ray.streaming.sql.types import BITS, FlinkType
 
 Converter = Callable[[object], object]
+
+
+_FORMS = {
+    ("SQL", "TIMESTAMP"): r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,9})?$",
+    ("ISO-8601", "TIMESTAMP"): r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?$",
+    ("SQL", "TIMESTAMP_LTZ"): r"^\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$",
+    ("ISO-8601", "TIMESTAMP_LTZ"): r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z$",
+}
 
 
 class BadValueError(ValueError):
@@ -75,7 +82,7 @@ def converter(kind: FlinkType, timestamps: str) -> Converter:
         SqlNotSupportedError: The type cannot be read from JSON here.
     """
     if kind.is_time:
-        form = re.compile(FORMS[timestamps, kind.kind])
+        form = re.compile(_FORMS[timestamps, kind.kind])
         return lambda value: _time(value, kind, form)
     if kind.element is not None:
         inner = converter(kind.element, timestamps)

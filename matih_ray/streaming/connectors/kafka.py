@@ -158,7 +158,6 @@ class KafkaReader:
 
     def close(self) -> None:
         """Leave."""
-        self._decoder.close()
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None

@@ -1,13 +1,15 @@
-"""Messages of Kafka: taken over page by page, decoded while the next pages are being taken.
+"""Messages of Kafka: taken over page by page, decoded in blocks.
 
 A message is an object of Python's, and to keep many of them costs more than all else that is done
 with them. So of each page the values are kept, and of their envelopes what somebody will ask for.
+
+Decoded by the thread that takes them: the client reads ahead in threads of its own, and to hand a
+block to another of ours, and to wait for it, takes longer than to decode it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -20,10 +22,8 @@ from matih_ray.streaming.connectors.kafka_metadata import KEYS, envelope_columns
 from matih_ray.streaming.connectors.reader import BadRow, MetadataColumn, Polled
 
 # Values of a partition that are decoded at once: large enough that the cost of a call vanishes,
-# small enough that most are decoded while others still come.
+# small enough to be in the processor's cache yet.
 BLOCK_BYTES = 2 << 20
-# Threads that decode: Arrow's reader leaves the interpreter to the one that takes messages.
-DECODERS = 2
 Key = tuple[str, int]
 
 
@@ -44,14 +44,17 @@ class Decoder:
     def __init__(self, json_format: JsonFormat, metadata: Mapping[str, MetadataColumn]) -> None:
         self._format = json_format
         self._metadata = dict(metadata)
-        self._threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._open: dict[Key, Block] = {}
-        self._waiting: list[Future[Polled]] = []
+        self._decoded: list[Polled] = []
         self.rows = 0
         self.size_bytes = 0
 
     def take(self, key: Key, messages: Sequence[Message]) -> None:
-        """Take over a page's messages of one partition, without those that have no value."""
+        """Take over a page's messages of one partition, without those that have no value.
+
+        Raises:
+            StreamRowError: A row cannot be read, and parse errors are not ignored.
+        """
         values: list[bytes | None] = list(map(Message.value, messages))
         if None in values:
             messages = [one for one in messages if one.value() is not None]
@@ -61,7 +64,7 @@ class Decoder:
             block = self._open[key] = Block(key, metadata={name: [] for name in self._metadata})
         size = sum(map(len, values))  # type: ignore[arg-type]  # none of them is None
         block.values += values  # type: ignore[arg-type]  # as above
-        block.offsets += map(Message.offset, messages)
+        block.offsets += _offsets(messages)
         for name, column in self._metadata.items():
             block.metadata[name] += map(KEYS[column.key][1], messages)
         block.size_bytes += size
@@ -78,18 +81,14 @@ class Decoder:
         """
         for key in list(self._open):
             self._decode(key)
-        waiting, self._waiting = self._waiting, []
+        found, self._decoded = self._decoded, []
         self.rows = self.size_bytes = 0
-        return [future.result() for future in waiting]
-
-    def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        return found
 
     def _decode(self, key: Key) -> None:
         block = self._open.pop(key)
         if block.values:
-            self._waiting.append(self._threads.submit(self._rows_of, block))
+            self._decoded.append(self._rows_of(block))
 
     def _rows_of(self, block: Block) -> Polled:
         try:
@@ -127,6 +126,17 @@ def by_partition(page: Sequence[Message], topics: set[str]) -> Iterator[tuple[Ke
     else:
         for key, run in groupby(page, lambda one: (one.topic(), one.partition())):
             yield key, list(run)
+
+
+def _offsets(messages: Sequence[Message]) -> Iterable[int]:
+    """Their offsets, which rise: if the last is as far from the first as it may be, none is left
+    out between them."""
+    if not messages:
+        return ()
+    first, last = messages[0].offset(), messages[-1].offset()
+    if last - first + 1 == len(messages):
+        return range(first, last + 1)
+    return map(Message.offset, messages)
 
 
 def name_of(key: Key) -> str:
