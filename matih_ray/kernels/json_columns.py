@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -32,11 +33,8 @@ class JsonColumn:
     @property
     def size(self) -> int:
         """Bytes of a number; 0 if it holds none."""
-        return (
-            0
-            if pa.types.is_string(self.type) or pa.types.is_boolean(self.type)
-            else int(self.type.bit_width // 8)
-        )
+        is_number = not (pa.types.is_string(self.type) or pa.types.is_boolean(self.type))
+        return int(self.type.bit_width // 8) if is_number else 0
 
     def items(self, start: int, end: int) -> tuple[int, ...]:
         """What the kernel knows of it, whose name has this place among the names."""
@@ -126,10 +124,8 @@ class JsonReader:
         left = begins[:-1] < 0
         np.bitwise_xor(begins[:-1], -1, out=begins[:-1], where=left)
         if not is_utf8(base, at, min(int(begins[-1]), size)):
-            ends = begins[1:] - 1
-            left |= [
-                not is_utf8(base, *one) for one in zip(begins.tolist(), ends.tolist(), strict=False)
-            ]
+            between = pairwise(begins.tolist())
+            left |= [not is_utf8(base, start, after - 1) for start, after in between]
             lengths[:, :count][:, left] = NULL
         if self._leave_missing:
             left |= (lengths[:, :count] == MISSING).any(axis=0)
@@ -190,10 +186,8 @@ def _round(base: int, values: Integers, lengths: Integers) -> None:
     """Let Arrow round the doubles of many digits, which are places so far."""
     hard = np.flatnonzero(lengths > 0)
     places, sizes = values[hard], lengths[hard]
-    data, offsets = (
-        np.empty(int(sizes.sum()) + len(PADDING), np.uint8),
-        np.empty(len(hard) + 1, np.int32),
-    )
+    data = np.empty(int(sizes.sum()) + len(PADDING), np.uint8)
+    offsets = np.empty(len(hard) + 1, np.int32)
     gather(
         base,
         places.ctypes.data,

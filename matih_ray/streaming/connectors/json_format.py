@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from matih_ray.errors import SqlInvalidError, StreamRowError
 from matih_ray.kernels import PADDING
@@ -110,14 +111,13 @@ class JsonFormat:
     def _decoded(self, lines: Lines, text_of: Callable[[int], bytes | None]) -> Decoded:
         """The rows of lines. Those that the reader left, or whose values do not have their types,
         are read one by one, if they have a text."""
-        columns = self._typed(lines)
-        batch = pa.record_batch(columns, schema=self._schema)
-        if not lines.left.any():
+        batch, left = self._typed(lines)
+        if not left.any():
             return Decoded(batch)
         rows: list[list[object]] = []
         origins: list[int] = []
         bad: list[BadValue] = []
-        for number in np.flatnonzero(lines.left).tolist():
+        for number in np.flatnonzero(left).tolist():
             text = text_of(number)
             if text is None:
                 continue
@@ -128,23 +128,22 @@ class JsonFormat:
                 continue
             rows += found
             origins += [number] * len(found)
-        numbers = np.concatenate([np.flatnonzero(~lines.left), origins]).astype(np.int64)
+        numbers = np.concatenate([np.flatnonzero(~left), origins]).astype(np.int64)
         order = np.argsort(numbers, kind="stable")
-        whole = pa.concat_batches([batch.filter(pa.array(~lines.left)), self._batch(rows)])
+        whole = pa.concat_batches([batch.filter(pa.array(~left)), self._batch(rows)])
         return Decoded(whole.take(pa.array(order)), numbers[order].tolist(), tuple(bad))
 
-    def _typed(self, lines: Lines) -> list[pa.Array]:
-        """Columns of the fields' types. Lines that have a value of another type are left now."""
-        columns = []
+    def _typed(self, lines: Lines) -> tuple[pa.RecordBatch, NDArray[np.bool_]]:
+        """Columns of the fields' types, and which lines are left: by the reader, or because they
+        have a value of another type."""
+        columns, left = [], lines.left.copy()
         for column, (name, kind) in zip(lines.columns, self._fields.items(), strict=True):
-            if column.type == kind.arrow:
-                columns.append(column)
-                continue
-            found = self._each(column, name)
-            refused = pc.and_(found.is_null(), column.is_valid())
-            lines.left[refused.to_numpy(zero_copy_only=False)] = True
+            found = column if column.type == kind.arrow else self._each(column, name)
+            if found is not column:
+                refused = pc.and_(found.is_null(), column.is_valid())
+                left |= refused.to_numpy(zero_copy_only=False)
             columns.append(found)
-        return columns
+        return pa.record_batch(columns, schema=self._schema), left
 
     def _each(self, column: pa.Array, name: str) -> pa.Array:
         """Values of JSON texts one by one; NULL what is none of the field's type."""

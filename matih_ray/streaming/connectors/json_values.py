@@ -14,7 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 import pyarrow as pa
 
 from matih_ray.errors import SqlNotSupportedError
-from matih_ray.streaming.sql.casts import parse_timestamps
+from matih_ray.streaming.sql.casts import encodable, parse_timestamps
 from matih_ray.streaming.sql.types import BITS, FlinkType
 
 Converter = Callable[[object], object]
@@ -100,11 +100,9 @@ def converter(kind: FlinkType, timestamps: str) -> Converter:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, str):
-        return str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _compact(value)
+    return encodable(str(value) if isinstance(value, str) else _compact(value))
 
 
 def _compact(value: object) -> str:

@@ -54,18 +54,19 @@ def pieces_of(path: Path) -> Iterator[Piece]:
     with path.open("rb") as file:
         while start < size:
             end = _line_end(file, min(start + PIECE_BYTES, size), size)
-            if end - start > PIECE_BYTES + MAX_LINE_BYTES:
+            if end < 0:
                 raise StreamRowError(f"a line of {path} is longer than {MAX_LINE_BYTES} bytes")
             yield Piece(path, start, end)
             start = end
 
 
 def _line_end(file: BinaryIO, at: int, size: int) -> int:
-    """After the line that the byte before this place is of."""
+    """After the line that the byte before this place is of; -1 if that is too far away."""
     file.seek(at - 1)
-    while at < size:
+    furthest = min(size, at + MAX_LINE_BYTES)
+    while at < furthest:
         found = file.readline(_STEP_BYTES)
         at = file.tell()
         if found.endswith(b"\n"):
             return at
-    return size
+    return size if at >= size else -1

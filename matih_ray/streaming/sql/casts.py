@@ -165,6 +165,11 @@ def _to_text(source: FlinkType) -> Cast | None:
     return None
 
 
+def encodable(text: str) -> str:
+    """Text as Java would write it to UTF-8: half of a surrogate pair becomes a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def java_text(value: float | None) -> str | None:
     """A double as Java 19 and later print it: shortest, with an exponent outside 1e-3 to 1e7."""
     if value is None or math.isnan(value):

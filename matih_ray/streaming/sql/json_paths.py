@@ -21,6 +21,7 @@ from sqlglot import exp
 
 from matih_ray.errors import SqlNotSupportedError
 from matih_ray.sources.documents.exact_json import no_constant, number
+from matih_ray.streaming.sql.casts import encodable
 
 _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]|\['([^']*)'\]")
 _DECODER = json.JSONDecoder(parse_float=number, parse_int=str, parse_constant=no_constant)
@@ -126,4 +127,4 @@ def _slowly_at(text: str, steps: tuple[str | int, ...]) -> Any:
 def _scalar(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return None if value is None or isinstance(value, dict | list) else str(value)
+    return None if value is None or isinstance(value, dict | list) else encodable(str(value))
