@@ -1,7 +1,9 @@
-"""The whole cluster dies and comes back: the run goes on from its last commit."""
+"""The whole cluster dies and comes back: runs and streaming jobs go on from their last commit."""
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,13 @@ from matih_ray.model.run import RunState
 from matih_ray.registry import load_registry
 from matih_ray.settings import Settings
 from matih_ray.state.factory import open_stores
+from matih_ray.testing.devstack.kafka import KafkaServer
 from matih_ray.testing.devstack.postgres import PostgresServer
 from matih_ray.testing.devstack.runtime import START_TIMEOUT_S, RuntimeProcess
 from matih_ray.testing.faults import LISTENER, STOP
 from tests.ray.lab import RUN_TIMEOUT_S, SLICE_ROWS, Lab, create_table
+from tests.ray.test_connectors import client_of
+from tests.ray.test_stream_jobs import Killed, until
 
 # One slice at a time, so that each is a commit of its own: beside a first slice that waits for its
 # worker to start, another worker may read all the rest, and then one commit carries everything.
@@ -65,3 +70,27 @@ def test_a_run_survives_the_loss_of_the_whole_cluster(
     assert run.plan is not None
     committed = {slice_.key for slice_ in run.plan.slices[:3]}
     assert not committed & {entry.detail for entry in again if entry.step is Step.READING}
+
+
+# STREAM_SEEDS=50 tries as many losses at random points.
+@pytest.mark.timeout(2 * (START_TIMEOUT_S + RUN_TIMEOUT_S))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("STREAM_SEEDS", "1"))))
+def test_a_streaming_job_survives_the_loss_of_the_whole_cluster(tmp_path: Path, seed: int) -> None:
+    settings = Settings(home=tmp_path, log_level="WARNING")
+    chance = random.Random(seed)
+    cluster = RuntimeProcess(tmp_path)
+    with KafkaServer() as kafka, cluster:
+        with client_of(settings, cluster.url) as http:
+            job = Killed(http, settings, kafka, chance, "lost")
+            job.produce(0, 30)
+            written = chance.randrange(30)
+            until(lambda: len({row[0] for row in job.rows()}) >= written, f"{written} minutes")
+        cluster.kill()
+        job.produce(30, 52)
+        cluster.start()
+        with client_of(settings, cluster.url) as job.http:
+            expected = job.expected(51)
+            until(lambda: len(job.rows()) >= len(expected), "all windows", job.shown)
+            until(lambda: job.shown()["progress"]["rejectedRows"] == job.bad, "what is left out")
+            assert job.rows() == expected
+            assert job.shown()["progress"]["rowsIn"] == len(job.events)

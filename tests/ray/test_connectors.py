@@ -19,21 +19,27 @@ from matih_ray.execution.health_sweep import sweep_connectors
 from matih_ray.execution.source_calls import RaySourceCalls
 from matih_ray.model.connector import StageState
 from matih_ray.model.ids import EndpointId
+from matih_ray.settings import Settings
 from matih_ray.testing.devstack.postgres import PostgresServer
 from serve_apps.local import LocalRuntime
 from tests.ray.lab import TENANT, Lab, create_table
 
 
-@pytest.fixture
-def http(runtime: LocalRuntime) -> Iterator[httpx.Client]:
+def client_of(settings: Settings, url: str) -> httpx.Client:
     """A data engineer's client of the real API."""
     principal = Principal("ann", TENANT, frozenset({Role.DATA_ENGINEER}))
-    token = open_tokens(runtime.settings).issue(principal, utc_now(), 600)
-    with httpx.Client(
-        base_url=f"{runtime.url}/api/v1/tenants/{TENANT}",
+    token = open_tokens(settings).issue(principal, utc_now(), 1800)
+    return httpx.Client(
+        base_url=f"{url}/api/v1/tenants/{TENANT}",
         headers={"Authorization": f"Bearer {token}"},
         timeout=60,
-    ) as client:
+    )
+
+
+@pytest.fixture
+def http(runtime: LocalRuntime) -> Iterator[httpx.Client]:
+    """A client of the session's runtime."""
+    with client_of(runtime.settings, runtime.url) as client:
         yield client
 
 

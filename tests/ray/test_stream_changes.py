@@ -1,4 +1,5 @@
-"""`state-transition-cdc.sql` as it is, as a job on a cluster whose processes are killed."""
+"""`state-transition-cdc.sql` as it is, as a job on a cluster whose processes are killed, and whose
+database restarts."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def transitions(server: PostgresServer, database: str, first: int, last: int) ->
     )
 
 
-def test_the_archive_job_survives_its_process(
+def test_the_archive_job_survives_its_process_and_the_database(
     runtime: LocalRuntime,
     ports: Ports,
     postgres: PostgresServer,
@@ -79,9 +80,14 @@ def test_the_archive_job_survives_its_process(
     transitions(postgres, database, 1501, 2000)
     until(lambda: http.get(path).json()["epoch"] > epoch, "a new owner")
     until(lambda: len(archived()) >= 2000, "the rows behind the snapshot")
+    transitions(postgres, database, 2001, 2500)
+    postgres.stop("immediate")
+    postgres.start()
+    transitions(postgres, database, 2501, 3000)
+    until(lambda: len(archived()) >= 3000, "the rows behind the restart")
     postgres.execute("DELETE FROM fsm_state_transitions WHERE id = 'id000001'", database)
     until(lambda: http.get(path).json()["progress"]["changedRows"] == 1, "the deleted row")
-    assert archived() == [f"id{number:06}" for number in range(1, 2001)]
+    assert archived() == [f"id{number:06}" for number in range(1, 3001)]
     assert "never-shown" not in http.get(path).text  # the password
 
     assert http.post(f"{path}/stop", json={}).status_code == 202

@@ -9,15 +9,18 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import httpx
+import psutil
 import pytest
 import ray
 
 from matih_ray.control.ports import Ports
 from matih_ray.model.ids import TenantId
+from matih_ray.settings import Settings
 from matih_ray.sinks.iceberg.catalog import CatalogConfig, open_catalog
 from matih_ray.streaming.runtime import NAMESPACE, SUPERVISOR
 from matih_ray.testing.devstack.kafka import KafkaServer
@@ -64,13 +67,13 @@ def until(
         time.sleep(0.3)
 
 
-def rows_of(ports: Ports, table: str) -> list[dict]:
-    catalog = open_catalog(CatalogConfig.from_settings(ports.settings))
+def rows_of(settings: Settings, table: str) -> list[dict]:
+    catalog = open_catalog(CatalogConfig.from_settings(settings))
     return catalog.load_table((str(TENANT), "streams", table)).scan().to_arrow().to_pylist()
 
 
 def table_rows(ports: Ports) -> list[tuple[datetime, int, int]]:
-    return sorted(tuple(row.values()) for row in rows_of(ports, "minutes"))
+    return sorted(tuple(row.values()) for row in rows_of(ports.settings, "minutes"))
 
 
 def expected(first: int, last: int) -> list[tuple[datetime, int, int]]:
@@ -137,7 +140,7 @@ class Killed:
     """A parallel job that counts by key, whose processes are killed while rows come."""
 
     http: httpx.Client
-    ports: Ports
+    settings: Settings
     kafka: KafkaServer
     chance: random.Random
     topic: str
@@ -177,7 +180,38 @@ class Killed:
             self.bad += 1
 
     def shown(self) -> dict:
-        return self.http.get(f"/jobs/{self.job['jobId']}").json()
+        """What the API tells of the job, as soon as it tells anything."""
+        found: list[httpx.Response] = []
+
+        def answers() -> bool:
+            with suppress(httpx.TransportError):
+                found.append(self.http.get(self.path))
+            return bool(found) and found[-1].status_code == 200
+
+        until(answers, "an answer")
+        return found[-1].json()
+
+    @property
+    def path(self) -> str:
+        return f"/jobs/{self.job['jobId']}"
+
+    def kill_replica(self) -> None:
+        """Kill the process that answers requests."""
+        (replica,) = replicas()
+        print(f"replica {replica.pid} dies")
+        replica.kill()
+        until(lambda: replicas() not in ([], [replica]), "another replica")
+
+    def kill_within_savepoint(self) -> None:
+        """Kill a worker as soon as a savepoint was asked for, which then is whole or failed."""
+        answer = self.http.post(f"{self.path}/savepoints", json={})
+        assert answer.status_code == 202, answer.text
+        self.kill("worker")
+        until(
+            lambda: self.shown()["savepoints"][-1]["state"] in ("COMPLETED", "FAILED"),
+            "the end of a savepoint",
+            self.shown,
+        )
 
     def kill(self, victim: str) -> None:
         """Kill the committer, a worker or the supervisor, whatever it does just now."""
@@ -211,7 +245,7 @@ class Killed:
         )
 
     def rows(self) -> list[tuple[datetime, int, int]]:
-        return sorted(tuple(row.values()) for row in rows_of(self.ports, self.topic))
+        return sorted(tuple(row.values()) for row in rows_of(self.settings, self.topic))
 
 
 def actor_pid(name: str) -> int | None:
@@ -221,6 +255,22 @@ def actor_pid(name: str) -> int | None:
         return int(ray.get(actor.ping.remote(), timeout=GIVE_UP_AFTER_S))
     except (ValueError, ray.exceptions.RayActorError):
         return None
+
+
+def replicas() -> list[psutil.Process]:
+    """The processes of the control API, of the runtime that this process has."""
+    return [
+        one
+        for one in psutil.Process().children(recursive=True)
+        if title_of(one).startswith("ray::ServeReplica:control")
+    ]
+
+
+def title_of(process: psutil.Process) -> str:
+    try:
+        return "".join(process.cmdline()[:1])
+    except psutil.Error:  # it has just ended
+        return ""
 
 
 # STREAM_SEEDS=50 tries as many kills at random points.
@@ -233,9 +283,11 @@ def test_a_parallel_job_writes_every_window_once_whatever_is_killed(
     seed: int,
 ):
     chance = random.Random(seed)
-    victims = ["worker", "committer", "broker", "supervisor", "worker"]
+    victims = [
+        "worker", "committer", "broker", "supervisor", "worker", "replica", "within a savepoint",
+    ]  # fmt: skip
     chance.shuffle(victims)
-    job = Killed(http, ports, kafka, chance, f"killed{seed}")
+    job = Killed(http, ports.settings, kafka, chance, f"killed{seed}")
     for turn, victim in enumerate(victims):
         job.produce(turn * 10, turn * 10 + 10)
         written = chance.randrange(turn * 10 + 1)  # anywhere between reading and the last commit
@@ -247,16 +299,20 @@ def test_a_parallel_job_writes_every_window_once_whatever_is_killed(
         if victim == "broker":
             kafka.kill()
             kafka.start()
+        elif victim == "replica":
+            job.kill_replica()
+        elif victim == "within a savepoint":
+            job.kill_within_savepoint()
         else:
             job.kill(victim)
-    job.produce(50, 52)
-    expected = job.expected(51)
+    job.produce(70, 72)
+    expected = job.expected(71)
     until(lambda: len(job.rows()) >= len(expected), "all windows", job.shown)
     until(lambda: job.shown()["progress"]["rejectedRows"] == job.bad, "all that is left out")
     assert http.post(f"/jobs/{job.job['jobId']}/stop", json={}).status_code == 202
     until(lambda: job.shown()["state"] == "FINISHED", "the end")
     assert job.rows() == expected
-    rejected = rows_of(ports, f"{job.topic}_rejected")
+    rejected = rows_of(ports.settings, f"{job.topic}_rejected")
     assert len(rejected) == job.bad
     assert {(row["reason"], row["payload"]) for row in rejected} == {("UNREADABLE", "{no")}
     assert len({(row["partition"], row["offset"]) for row in rejected}) == job.bad

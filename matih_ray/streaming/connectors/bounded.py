@@ -83,7 +83,9 @@ class BoundedReader:
         """Files stay."""
 
     def close(self) -> None:
-        """Forget the files."""
+        """End the threads that read ahead, and forget the files."""
+        if self._read is not None:
+            self._read.batches.close()
         self._batches = iter(())
 
     def _next(self, max_rows: int) -> pa.RecordBatch | None:

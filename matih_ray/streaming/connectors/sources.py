@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute
@@ -37,13 +38,16 @@ DECODERS = 2
 MAX_FILES = 1_000_000
 _DEFAULT_LENGTH = 100  # of datagen's text, as in Flink
 
+# What can be closed before its end, which ends the threads that read ahead.
+Batches: TypeAlias = Generator[pa.RecordBatch, None, None]
+
 
 @dataclass
 class SourceRead:
     """One reading of a table: batches of the needed columns, and the rows that were left out, which
     whoever reads takes away."""
 
-    batches: Iterator[pa.RecordBatch]
+    batches: Batches
     bad: list[BadRow] = field(default_factory=list)
 
 
@@ -112,7 +116,7 @@ def files_of(table: CreateTable) -> list[Path]:
     return found
 
 
-def _json(reading: _Reading) -> Iterator[pa.RecordBatch]:
+def _json(reading: _Reading) -> Batches:
     table = reading.table
     standard = option(table, "json.timestamp-format.standard", "SQL")
     options = JsonOptions(
@@ -135,7 +139,7 @@ def _json(reading: _Reading) -> Iterator[pa.RecordBatch]:
         yield from batches
 
 
-def _csv(reading: _Reading) -> Iterator[pa.RecordBatch]:
+def _csv(reading: _Reading) -> Batches:
     table, fields = reading.table, reading.fields
     names = [column.name for column in table.columns if column.type is not None]
     ignore = flag(table, "csv.ignore-parse-errors")
@@ -193,7 +197,7 @@ def _typed(
     return pa.record_batch(columns, names=list(fields))
 
 
-def _parquet(reading: _Reading) -> Iterator[pa.RecordBatch]:
+def _parquet(reading: _Reading) -> Batches:
     fields = reading.fields
     schema = pa.schema([(name, kind.arrow) for name, kind in fields.items()])
     for path in reading.paths():
@@ -210,7 +214,7 @@ def _parquet(reading: _Reading) -> Iterator[pa.RecordBatch]:
                     ) from None
 
 
-def _datagen(table: CreateTable, fields: Mapping[str, FlinkType]) -> Iterator[pa.RecordBatch]:
+def _datagen(table: CreateTable, fields: Mapping[str, FlinkType]) -> Batches:
     rows = int(option(table, "number-of-rows"))
     randomness = random.Random()  # noqa: S311 - sample data
     makers = {name: _maker(table, name, kind, randomness) for name, kind in fields.items()}
