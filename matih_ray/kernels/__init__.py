@@ -19,5 +19,6 @@ else. What it costs is half a second and 70 MB of each process that decodes, so 
 imported where they are first needed; and a second, once a machine, to compile.
 """
 
-# Loops read eight bytes at a time, and end at a NUL: blocks have these after them.
-PADDING = bytes(8)
+# Blocks have these after them. No text that a kernel goes through has a NUL, so each loop ends
+# there; and whoever looks at a whole word, or at a whole date of ten bytes, may begin at the end.
+PADDING = bytes(16)

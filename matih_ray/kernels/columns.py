@@ -6,7 +6,7 @@ from __future__ import annotations
 from matih_ray.kernels.compiling import compiled
 from matih_ray.kernels.json_lines import COLUMN_ITEMS, KIND, SIZE, Kind
 from matih_ray.kernels.texts import gather
-from matih_ray.kernels.words import item, put_byte, put_half, put_item, put_short
+from matih_ray.kernels.words import item, put_byte, put_item, put_item16, put_item32
 
 # Of a column: bytes of its texts, and how many of its values are not there.
 TEXT_BYTES, ABSENT = range(2)
@@ -58,8 +58,7 @@ def fill(
         room: Lines that there is room for.
         count: Lines that there are.
         width: Columns that there are.
-        outs: Address of `OUT_ITEMS` addresses of each column: those of texts have padding, bits
-            are all zero.
+        outs: Address of `OUT_ITEMS` addresses of each column. Data of texts have padding.
     """
     for column in range(width):
         kind = item(columns, COLUMN_ITEMS * column + KIND)
@@ -104,8 +103,8 @@ def _fill_numbers(values: int, count: int, size: int, target: int) -> None:
         if size == 8:
             put_item(target, line, value)
         elif size == 4:
-            put_half(target, line, value)
+            put_item32(target, line, value)
         elif size == 2:
-            put_short(target, line, value)
+            put_item16(target, line, value)
         else:
             put_byte(target, line, value)

@@ -46,8 +46,8 @@ class Kind(IntEnum):
     DOUBLE = 2  # its bits, and 0; or where it is, for whoever rounds better
     BOOLEAN = 3  # 0 or 1, and 0
     ANY = 4  # where the JSON value is
-    TIME = 6  # how many units after 1970, and 0
     SCALAR = 5  # as TEXT, but no other numbers than whole ones, whose text all write alike
+    TIME = 6  # how many units after 1970, and 0
 
 
 NULL, MISSING = -1, -2  # lengths of values that are not there
@@ -82,7 +82,7 @@ def read_lines(
     """Read lines of a block, which end with newlines or the block.
 
     Args:
-        base: Address of the block, which has `words.PADDING` after it.
+        base: Address of the block, which has `kernels.PADDING` after it.
         at: Where the first line begins.
         size: Bytes of the block without padding.
         names: Address of the names of columns, one after the other, with padding.

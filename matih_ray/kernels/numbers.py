@@ -32,30 +32,30 @@ def read_number(base: int, at: int) -> tuple[int, np.uint64, int, int, bool]:
     """Where the number that begins here ends, or -1 if there is none; its digits without the point,
     the power of ten that they are to be multiplied by, how many they are, and whether it is written
     as a whole number. Of more than `MAX_DIGITS` digits the first result is right, and the count."""
-    digits, exponent, count, whole = np.uint64(0), 0, 0, True
-    if byte_at(base, at) == MINUS:
-        at += 1
-    first = at
-    while is_digit(byte_at(base, at)):
-        digits = digits * _TEN + np.uint64(byte_at(base, at) - ZERO)
-        at += 1
-    count = at - first
+    first = at + 1 if byte_at(base, at) == MINUS else at
+    at, digits = _read_digits(base, first, np.uint64(0))
+    count, exponent, whole = at - first, 0, True
     if count == 0 or (count > 1 and byte_at(base, first) == ZERO):
         return -1, digits, 0, 0, False
     if byte_at(base, at) == POINT:
-        at += 1
-        point = at
-        while is_digit(byte_at(base, at)):
-            digits = digits * _TEN + np.uint64(byte_at(base, at) - ZERO)
-            at += 1
+        point = at + 1
+        at, digits = _read_digits(base, point, digits)
         if at == point:
             return -1, digits, 0, 0, False
-        exponent, whole = point - at, False
-        count += at - point
+        count, exponent, whole = count + at - point, point - at, False
     if byte_at(base, at) == LOWER_E or byte_at(base, at) == UPPER_E:
         at, power = _read_exponent(base, at + 1)
         exponent, whole = exponent + power, False
     return at, digits, exponent, count, whole
+
+
+@compiled
+def _read_digits(base: int, at: int, number: np.uint64) -> tuple[int, np.uint64]:
+    """After the digits that begin here, and the number with them appended."""
+    while is_digit(byte_at(base, at)):
+        number = number * _TEN + np.uint64(byte_at(base, at) - ZERO)
+        at += 1
+    return at, number
 
 
 @compiled

@@ -7,18 +7,19 @@ import numpy as np
 from matih_ray.kernels.compiling import compiled
 from matih_ray.kernels.json_stretches import hex_unit
 from matih_ray.kernels.words import (
+    HIGH_BITS,
+    NONE,
     byte_at,
     copy_bytes,
     copy_exactly,
-    half,
     item,
+    item32,
     put_byte,
-    put_half,
+    put_item32,
     word_at,
 )
 
 _BACKSLASH, _LETTER_U, _NEWLINE = ord("\\"), ord("u"), ord("\n")
-_HIGH_BITS, _NONE = np.uint64(0x8080808080808080), np.uint64(0)
 _MEANINGS = np.arange(256)
 for _letter, _meaning in zip("bfnrt", "\b\f\n\r\t", strict=True):
     _MEANINGS[ord(_letter)] = ord(_meaning)
@@ -29,7 +30,7 @@ def gather(base: int, places: int, lengths: int, count: int, offsets: int, targe
     """Put texts one after the other.
 
     Args:
-        base: Address of the block, which has `words.PADDING` after it.
+        base: Address of the block, which has `kernels.PADDING` after it.
         places: Address of where each text is; one's complement of it if it has JSON's escapes.
         lengths: Address of the bytes of each, negative for those that are not there.
         count: How many they are.
@@ -42,7 +43,7 @@ def gather(base: int, places: int, lengths: int, count: int, offsets: int, targe
     """
     at = 0
     for row in range(count):
-        put_half(offsets, row, at)
+        put_item32(offsets, row, at)
         length, place = item(lengths, row), item(places, row)
         if length > 0:
             if place >= 0:
@@ -50,7 +51,7 @@ def gather(base: int, places: int, lengths: int, count: int, offsets: int, targe
                 at += length
             else:
                 at = _unescape(base, ~place, ~place + length, target, at)
-    put_half(offsets, count, at)
+    put_item32(offsets, count, at)
     return at
 
 
@@ -69,8 +70,8 @@ def join_lines(base: int, offsets: int, count: int, target: int) -> int:
     """
     at = 0
     for row in range(count):
-        start = half(offsets, row)
-        length = half(offsets, row + 1) - start
+        start = item32(offsets, row)
+        length = item32(offsets, row + 1) - start
         copy_exactly(base, start, length, target, at)
         put_byte(target, at + length, _NEWLINE)
         at += length + 1
@@ -117,7 +118,7 @@ def _put_utf8(target: int, put: int, point: int) -> int:
 def is_utf8(base: int, at: int, end: int) -> bool:
     """Whether bytes, which have padding after them, are UTF-8 (RFC 3629)."""
     while at < end:
-        if word_at(base, at) & _HIGH_BITS == _NONE:
+        if word_at(base, at) & HIGH_BITS == NONE:
             at += 8
             continue
         lead = byte_at(base, at)

@@ -1,7 +1,7 @@
-"""Memory by addresses: bytes, and eight of them at a time.
+"""Memory by addresses: bytes, words of eight of them, and tables of integers.
 
-Who reads a word at a place may read seven bytes more than there are, so blocks end with `PADDING`.
-It also ends every loop: no text that a kernel goes through has a NUL.
+Who reads a word at a place may read seven bytes more than there are, so blocks have
+`kernels.PADDING` after them.
 
 Numba keeps the machine code of a kernel until the kernel's own module changes: after a change of
 this one, remove the `__pycache__` of this package.
@@ -20,12 +20,13 @@ from numba.extending import intrinsic
 from matih_ray.kernels.compiling import compiled
 
 _ONES = np.uint64(0x0101010101010101)
-_HIGH_BITS = np.uint64(0x8080808080808080)
+HIGH_BITS = np.uint64(0x8080808080808080)
 _QUOTES = np.uint64(0x2222222222222222)
 _BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
 _SPACES = np.uint64(0x2020202020202020)
-_NONE = np.uint64(0)
-_BYTE, _SHORT, _HALF, _WORD = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+NONE = np.uint64(0)
+_BYTE, _WORD = ir.IntType(8), ir.IntType(64)
+_PLACE = (types.int64, types.int64)
 _Generate = Callable[..., Any]
 
 
@@ -42,14 +43,25 @@ def _pointer(builder: Any, base: Any, place: Any, kind: Any) -> Any:
     return builder.inttoptr(builder.add(base, place), kind.as_pointer())
 
 
-def _eight_times(builder: Any, index: Any) -> Any:
-    return builder.shl(index, ir.Constant(_WORD, 3))
+def _times(builder: Any, index: Any, size: int) -> Any:
+    return builder.mul(index, ir.Constant(_WORD, size))
+
+
+def _putting(size: int) -> tuple[Any, _Generate]:
+    """What writes the low bytes of an integer into a table of integers of so many bytes."""
+
+    def generate(_: Any, builder: Any, __: Any, given: Any) -> Any:
+        table, index, value = given
+        low = value if size == 8 else builder.trunc(value, ir.IntType(8 * size))
+        return _put(builder, table, _times(builder, index, size), low)
+
+    return types.int64(*_PLACE, types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def byte_at(_: Any, base: Any, place: Any) -> tuple[Any, _Generate]:
     """The byte at a place, from 0 to 255."""
-    return types.int64(types.int64, types.int64), lambda _, builder, __, given: builder.zext(
+    return types.int64(*_PLACE), lambda _, builder, __, given: builder.zext(
         _read(builder, given[0], given[1], _BYTE), _WORD
     )
 
@@ -57,71 +69,55 @@ def byte_at(_: Any, base: Any, place: Any) -> tuple[Any, _Generate]:
 @intrinsic  # type: ignore[untyped-decorator]
 def word_at(_: Any, base: Any, place: Any) -> tuple[Any, _Generate]:
     """Eight bytes from a place on, the first of them the lowest."""
-    return types.uint64(types.int64, types.int64), lambda _, builder, __, given: _read(
+    return types.uint64(*_PLACE), lambda _, builder, __, given: _read(
         builder, given[0], given[1], _WORD
-    )
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def put_byte(_: Any, base: Any, place: Any, value: Any) -> tuple[Any, _Generate]:
-    """Write the lowest byte of a number at a place."""
-    return types.int64(types.int64, types.int64, types.int64), lambda _, builder, __, given: _put(
-        builder, given[0], given[1], builder.trunc(given[2], _BYTE)
     )
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def put_word(_: Any, base: Any, place: Any, value: Any) -> tuple[Any, _Generate]:
     """Write eight bytes at a place."""
-    return types.int64(types.int64, types.int64, types.uint64), lambda _, builder, __, given: _put(
-        builder, *given
-    )
+    return types.int64(*_PLACE, types.uint64), lambda _, builder, __, given: _put(builder, *given)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def item(_: Any, table: Any, index: Any) -> tuple[Any, _Generate]:
-    """A number of a table of 64-bit integers."""
-    return types.int64(types.int64, types.int64), lambda _, builder, __, given: _read(
-        builder, given[0], _eight_times(builder, given[1]), _WORD
+    """An integer of a table."""
+    return types.int64(*_PLACE), lambda _, builder, __, given: _read(
+        builder, given[0], _times(builder, given[1], 8), _WORD
+    )
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def item32(_: Any, table: Any, index: Any) -> tuple[Any, _Generate]:
+    """An integer of a table of 32-bit ones, none of them negative."""
+    return types.int64(*_PLACE), lambda _, builder, __, given: builder.zext(
+        _read(builder, given[0], _times(builder, given[1], 4), ir.IntType(32)), _WORD
     )
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def put_item(_: Any, table: Any, index: Any, value: Any) -> tuple[Any, _Generate]:
-    """Write a number into a table of 64-bit integers."""
-    return types.int64(types.int64, types.int64, types.int64), lambda _, builder, __, given: _put(
-        builder, given[0], _eight_times(builder, given[1]), given[2]
-    )
+    """Write an integer into a table."""
+    return _putting(8)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def half(_: Any, table: Any, index: Any) -> tuple[Any, _Generate]:
-    """A number of a table of 32-bit integers, none of them negative."""
-    return types.int64(types.int64, types.int64), lambda _, builder, __, given: builder.zext(
-        _read(builder, given[0], builder.shl(given[1], ir.Constant(_WORD, 2)), _HALF), _WORD
-    )
+def put_item32(_: Any, table: Any, index: Any, value: Any) -> tuple[Any, _Generate]:
+    """Write an integer into a table of 32-bit ones."""
+    return _putting(4)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def put_half(_: Any, table: Any, index: Any, value: Any) -> tuple[Any, _Generate]:
-    """Write a number into a table of 32-bit integers."""
-    return types.int64(types.int64, types.int64, types.int64), lambda _, builder, __, given: _put(
-        builder,
-        given[0],
-        builder.shl(given[1], ir.Constant(_WORD, 2)),
-        builder.trunc(given[2], _HALF),
-    )
+def put_item16(_: Any, table: Any, index: Any, value: Any) -> tuple[Any, _Generate]:
+    """Write an integer into a table of 16-bit ones."""
+    return _putting(2)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def put_short(_: Any, table: Any, index: Any, value: Any) -> tuple[Any, _Generate]:
-    """Write a number into a table of 16-bit integers."""
-    return types.int64(types.int64, types.int64, types.int64), lambda _, builder, __, given: _put(
-        builder,
-        given[0],
-        builder.shl(given[1], ir.Constant(_WORD, 1)),
-        builder.trunc(given[2], _SHORT),
-    )
+def put_byte(_: Any, base: Any, place: Any, value: Any) -> tuple[Any, _Generate]:
+    """Write the lowest byte of an integer at a place."""
+    return _putting(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -152,8 +148,8 @@ def string_stop(base: int, at: int) -> int:
         word = word_at(base, at)
         quotes, backslashes = word ^ _QUOTES, word ^ _BACKSLASHES
         found = (quotes - _ONES) & ~quotes | (backslashes - _ONES) & ~backslashes
-        found = (found | (word - _SPACES) & ~word) & _HIGH_BITS
-        if found != _NONE:
+        found = (found | (word - _SPACES) & ~word) & HIGH_BITS
+        if found != NONE:
             return int(at + (_zeros_below(found) >> 3))
         at += 8
 
@@ -168,7 +164,7 @@ def same_bytes(base: int, at: int, other: int, other_at: int, length: int) -> bo
     if length == 0:
         return True
     differ = word_at(base, at) ^ word_at(other, other_at)
-    return bool(differ << np.uint64(64 - 8 * length) == _NONE)
+    return bool(differ << np.uint64(64 - 8 * length) == NONE)
 
 
 @compiled

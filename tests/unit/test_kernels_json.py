@@ -242,6 +242,19 @@ def test_leaves_no_line_that_it_could_take(seed: int):
         assert found.left[number] != takes, (number, line)
 
 
+def test_leaves_every_line_that_is_cut_off():
+    whole = (
+        r'{"text": "a\u20ac\ud83d\ude00", "whole": -12, "double": 1.5e-3, "flag": false, '
+        r'"any": [{"k": null}], "at": "2026-01-01 00:00:00.123"}'
+    )
+    columns = (*COLUMNS, JsonColumn("at", Kind.TIME, pa.timestamp("ms")))
+    assert not read([whole], columns).left[0]
+    for end in range(len(whole)):
+        block = whole[:end].encode() + PADDING  # no newline: nothing but padding ends it
+        (found,) = JsonReader(columns).read(block, 1) if end else (None,)
+        assert found is None or found.left.all(), whole[:end]
+
+
 def test_reads_more_names_than_it_expects_again():
     names = [f"name{number}" for number in range(MAX_GAPS + 50)]
     columns = tuple(JsonColumn(name, Kind.INTEGER, pa.int64()) for name in reversed(names))

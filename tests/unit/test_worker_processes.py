@@ -5,10 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-pytest.importorskip("pandas")
-
 SCRIPT = """
 import sys
 from matih_ray.execution.worker import leave_pandas
