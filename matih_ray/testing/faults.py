@@ -90,7 +90,8 @@ def obey(settings: Settings, step: Step, run_id: str, detail: str) -> None:
 
 def _claim(path: Path) -> str | None:
     """Take a fault for this process; None when there is none or another process took it."""
-    taken = path.with_name(f"{path.name}.{os.getpid()}.taken")
+    # Its name must not begin with the step's: to others it would look like one more file to take.
+    taken = path.with_name(f"taken.{path.name}.{os.getpid()}")
     try:
         path.rename(taken)
     except FileNotFoundError:

@@ -29,8 +29,8 @@ def test_a_finalized_run_is_published_once(lab: Lab, step: Step | None) -> None:
     if step is not None:
         lab.faults.arm(step)
     run = lab.wait(lab.start(lab.unit("t"), POLICY))
-    assert step is None or not lab.faults.is_armed(step), "the fault never happened"
     assert run.state is RunState.COMPLETED, run.error
+    assert step is None or not lab.faults.is_armed(step), "the fault never happened"
     assert lab.sink_rows(run) == lab.source_rows("t")
     assert run.target is not None
     table = load_table(lab.ports, TENANT, SinkId("iceberg"), run.target)

@@ -109,7 +109,7 @@ def test_a_session_declares_fills_asks_saves_and_cancels(
         "INSERT INTO lake.streams.odd SELECT n, word FROM past WHERE MOD(n, 2) = 1"
     )
     until(lambda: session.state(filled) == "FINISHED", "the end of the job")
-    odd = sorted((row["n"], row["word"]) for row in rows_of(ports, "odd"))
+    odd = sorted((row["n"], row["word"]) for row in rows_of(ports.settings, "odd"))
     assert odd == [(event["n"], event["word"]) for event in EVENTS if event["n"] % 2]
     shown = {job["jid"]: job for job in curl.get("/jobs/overview").json()["jobs"]}
     assert shown[filled]["name"] == "insert-into_lake.streams.odd"
@@ -120,19 +120,21 @@ def test_a_session_declares_fills_asks_saves_and_cancels(
         "CREATE TABLE lake.streams.tens AS SELECT n * 10 AS ten FROM past WHERE n < 5"
     )
     until(lambda: session.state(made) == "FINISHED", "the end of the job")
-    assert sorted(row["ten"] for row in rows_of(ports, "tens")) == [0, 10, 20, 30, 40]
+    assert sorted(row["ten"] for row in rows_of(ports.settings, "tens")) == [0, 10, 20, 30, 40]
 
     # a job that goes on: saved, then cancelled
     session.run("SET 'execution.checkpointing.interval' = '1 s'")
     endless = session.job("CREATE TABLE lake.streams.copy AS SELECT n FROM all_events")
-    until(lambda: len(rows_of(ports, "copy")) >= len(EVENTS), "the rows")
+    until(lambda: len(rows_of(ports.settings, "copy")) >= len(EVENTS), "the rows")
     assert session.state(endless) == "RUNNING"
     asked = curl.post(f"/jobs/{endless}/savepoints", json={"cancel-job": False})
     assert asked.status_code == 202
     where = f"/jobs/{endless}/savepoints/{asked.json()['request-id']}"
     until(lambda: curl.get(where).json()["status"]["id"] == "COMPLETED", "the savepoint")
     assert "savepoint-" in curl.get(where).json()["operation"]["location"]
-    assert sorted(row["n"] for row in rows_of(ports, "copy")) == [event["n"] for event in EVENTS]
+    assert sorted(row["n"] for row in rows_of(ports.settings, "copy")) == [
+        event["n"] for event in EVENTS
+    ]
     assert curl.patch(f"/jobs/{endless}?mode=cancel").status_code == 202
     until(lambda: session.state(endless) == "CANCELED", "the cancellation")
 

@@ -80,8 +80,8 @@ def test_a_process_killed_in_a_merge_costs_nothing_but_time(lab: Lab, step: Step
     change(lab)
     lab.faults.arm(step)
     run = lab.wait(lab.start(unit_id, INCREMENTAL))
-    assert not lab.faults.is_armed(step), "the fault never happened"
     assert run.state is RunState.COMPLETED, run.error
+    assert not lab.faults.is_armed(step), "the fault never happened"
     assert lab.sink_rows(run) == lab.source_rows("t")
 
 

@@ -41,10 +41,9 @@ def completed(lab: Lab, unit_id: str, policy: IngestionPolicy, step: Step | None
     if step is not None:
         lab.faults.arm(step)
     run = lab.wait(lab.start(lab.unit("t"), policy))
-    if step is not None:
-        assert not lab.faults.is_armed(step), "the fault never happened"
     assert run.stream.unit_id == unit_id
     assert run.state is RunState.COMPLETED, run.error
+    assert step is None or not lab.faults.is_armed(step), "the fault never happened"
     return run
 
 
