@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from matih_ray.kernels import PADDING
 from matih_ray.kernels.columns import ABSENT, OUT_ITEMS, TEXT_BYTES, TOTAL_ITEMS, fill, measure
 from matih_ray.kernels.json_lines import COLUMN_ITEMS, MISSING, NULL, Kind, read_lines
-from matih_ray.kernels.texts import gather, is_utf8, join_lines
+from matih_ray.kernels.rounding import Integers, round_doubles
+from matih_ray.kernels.texts import is_utf8, join_lines
 
-Integers = NDArray[np.int64]
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
@@ -141,7 +141,7 @@ class JsonReader:
         buffers: list[list[NDArray[np.uint8] | None]] = []
         for at, column in enumerate(self._columns):
             if column.kind is Kind.DOUBLE and totals[at, TEXT_BYTES]:
-                _round(base, values[at, :count], lengths[at, :count])
+                round_doubles(base, values[at, :count], lengths[at, :count])
             mine = _room_of(column, count, int(totals[at, TEXT_BYTES]), int(totals[at, ABSENT]))
             outs[at, : len(mine)] = [0 if one is None else one.ctypes.data for one in mine]
             buffers.append(mine)
@@ -180,26 +180,6 @@ def _array(
 ) -> pa.Array:
     validity, data, *offsets = (None if one is None else pa.py_buffer(one) for one in buffers)
     return pa.Array.from_buffers(kind, count, [validity, *offsets, data], absent)
-
-
-def _round(base: int, values: Integers, lengths: Integers) -> None:
-    """Let Arrow round the doubles of many digits, which are places so far."""
-    hard = np.flatnonzero(lengths > 0)
-    places, sizes = values[hard], lengths[hard]
-    data = np.empty(int(sizes.sum()) + len(PADDING), np.uint8)
-    offsets = np.empty(len(hard) + 1, np.int32)
-    gather(
-        base,
-        places.ctypes.data,
-        sizes.ctypes.data,
-        len(hard),
-        offsets.ctypes.data,
-        data.ctypes.data,
-    )
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    texts = pa.Array.from_buffers(pa.string(), len(hard), buffers)
-    values[hard] = texts.cast(pa.float64()).to_numpy().view(np.int64)
-    lengths[hard] = 0
 
 
 def lines_of(texts: pa.Array) -> bytearray:

@@ -33,13 +33,13 @@ def read_number(base: int, at: int) -> tuple[int, np.uint64, int, int, bool]:
     the power of ten that they are to be multiplied by, how many they are, and whether it is written
     as a whole number. Of more than `MAX_DIGITS` digits the first result is right, and the count."""
     first = at + 1 if byte_at(base, at) == MINUS else at
-    at, digits = _read_digits(base, first, np.uint64(0))
+    at, digits = read_digits(base, first, np.uint64(0))
     count, exponent, whole = at - first, 0, True
     if count == 0 or (count > 1 and byte_at(base, first) == ZERO):
         return -1, digits, 0, 0, False
     if byte_at(base, at) == POINT:
         point = at + 1
-        at, digits = _read_digits(base, point, digits)
+        at, digits = read_digits(base, point, digits)
         if at == point:
             return -1, digits, 0, 0, False
         count, exponent, whole = count + at - point, point - at, False
@@ -50,7 +50,7 @@ def read_number(base: int, at: int) -> tuple[int, np.uint64, int, int, bool]:
 
 
 @compiled
-def _read_digits(base: int, at: int, number: np.uint64) -> tuple[int, np.uint64]:
+def read_digits(base: int, at: int, number: np.uint64) -> tuple[int, np.uint64]:
     """After the digits that begin here, and the number with them appended."""
     while is_digit(byte_at(base, at)):
         number = number * _TEN + np.uint64(byte_at(base, at) - ZERO)

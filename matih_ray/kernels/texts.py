@@ -21,7 +21,7 @@ from matih_ray.kernels.words import (
 
 _BACKSLASH, _LETTER_U, _NEWLINE = ord("\\"), ord("u"), ord("\n")
 _MEANINGS = np.arange(256)
-for _letter, _meaning in zip("bfnrt", "\b\f\n\r\t", strict=True):
+for _letter, _meaning in zip("bfnrtv", "\b\f\n\r\t\v", strict=True):
     _MEANINGS[ord(_letter)] = ord(_meaning)
 
 

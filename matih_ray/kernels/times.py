@@ -24,13 +24,13 @@ def read_time(
     """Where the timestamp that begins here ends, or -1 if there is none; and how many units it is
     after 1970, a unit being a second with so many `digits` after the point. Of more digits than
     `precision`, those are cut off. `zone` is 1 if `Z` must follow, and 0 if not."""
-    end, days = _read_day(base, at)
+    end, days = read_day(base, at)
     if end < 0 or byte_at(base, end) != between:
         return -1, 0
-    end, clock_s = _read_clock(base, end + 1)
+    end, clock_s = read_clock(base, end + 1)
     if end < 0:
         return -1, 0
-    end, fraction = _read_fraction(base, end, precision, digits)
+    end, fraction = read_fraction(base, end, precision, digits)
     if end < 0 or (zone == 1 and byte_at(base, end) != _LETTER_Z):
         return -1, 0
     if digits == 9 and not _FIRST_NS_YEAR <= _four(base, at) <= _LAST_NS_YEAR:
@@ -39,7 +39,7 @@ def read_time(
 
 
 @compiled
-def _read_clock(base: int, at: int) -> tuple[int, int]:
+def read_clock(base: int, at: int) -> tuple[int, int]:
     """After the time of day that begins here, or -1; and its seconds."""
     hour, minute, second = _two(base, at), _two(base, at + 3), _two(base, at + 6)
     if byte_at(base, at + 2) != _COLON or byte_at(base, at + 5) != _COLON:
@@ -50,7 +50,7 @@ def _read_clock(base: int, at: int) -> tuple[int, int]:
 
 
 @compiled
-def _read_fraction(base: int, at: int, precision: int, digits: int) -> tuple[int, int]:
+def read_fraction(base: int, at: int, precision: int, digits: int) -> tuple[int, int]:
     """After the point and one to nine digits, or here if there are none, or -1; and what they are
     in units."""
     if byte_at(base, at) != POINT:
@@ -67,7 +67,7 @@ def _read_fraction(base: int, at: int, precision: int, digits: int) -> tuple[int
 
 
 @compiled
-def _read_day(base: int, at: int) -> tuple[int, int]:
+def read_day(base: int, at: int) -> tuple[int, int]:
     """After the day that begins here, or -1; and its number, 1970-01-01 being 0."""
     year, month, day = _four(base, at), _two(base, at + 5), _two(base, at + 8)
     if byte_at(base, at + 4) != _HYPHEN or byte_at(base, at + 7) != _HYPHEN:

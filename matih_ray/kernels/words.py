@@ -24,6 +24,8 @@ HIGH_BITS = np.uint64(0x8080808080808080)
 _QUOTES = np.uint64(0x2222222222222222)
 _BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
 _SPACES = np.uint64(0x2020202020202020)
+_TABS = np.uint64(0x0909090909090909)
+_NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
 NONE = np.uint64(0)
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _PLACE = (types.int64, types.int64)
@@ -149,6 +151,19 @@ def string_stop(base: int, at: int) -> int:
         quotes, backslashes = word ^ _QUOTES, word ^ _BACKSLASHES
         found = (quotes - _ONES) & ~quotes | (backslashes - _ONES) & ~backslashes
         found = (found | (word - _SPACES) & ~word) & HIGH_BITS
+        if found != NONE:
+            return int(at + (_zeros_below(found) >> 3))
+        at += 8
+
+
+@compiled
+def field_stop(base: int, at: int) -> int:
+    """The place of the next tab, newline or backslash; see `string_stop`."""
+    while True:
+        word = word_at(base, at)
+        tabs, newlines, backslashes = word ^ _TABS, word ^ _NEWLINES, word ^ _BACKSLASHES
+        found = (tabs - _ONES) & ~tabs | (newlines - _ONES) & ~newlines
+        found = (found | (backslashes - _ONES) & ~backslashes) & HIGH_BITS
         if found != NONE:
             return int(at + (_zeros_below(found) >> 3))
         at += 8

@@ -24,6 +24,8 @@ from typing import Any
 
 import psycopg2
 
+from matih_ray.kernels import PADDING
+
 # Bytes of COPY text per block; Arrow needs 1.3 times as many for lineitem, and five times as many
 # for nothing but NULL decimals. Up to five blocks exist at once (buffer, cut, queued, parsed,
 # yielded): with lineitem a reader needs 100 MB. 16 MB blocks were not faster and need 170 MB.
@@ -57,7 +59,7 @@ class CopyStream:
         self._thread.start()
 
     def blocks(self) -> Iterator[bytes]:
-        """Blocks that end with a newline, each of about `BLOCK_BYTES`.
+        """Blocks that end with a newline and `PADDING`, each of about `BLOCK_BYTES`.
 
         Raises:
             psycopg2.Error: The COPY failed.
@@ -114,7 +116,7 @@ class CopyStream:
 
 
 class _LineBlocks(io.RawIOBase):
-    """Receives bytes in large pieces and hands on blocks that end with a newline."""
+    """Receives bytes in large pieces and hands on blocks that end with a newline and `PADDING`."""
 
     def __init__(self, put: Any) -> None:
         super().__init__()
@@ -129,7 +131,7 @@ class _LineBlocks(io.RawIOBase):
         view = memoryview(data)
         cut = _after_last_newline(view)
         if cut:
-            self._put(b"".join([*self._rest, view[:cut]]))
+            self._put(b"".join([*self._rest, view[:cut], PADDING]))
             self._rest.clear()
         if cut < len(view):
             self._rest.append(bytes(view[cut:]))
