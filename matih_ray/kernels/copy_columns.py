@@ -46,7 +46,7 @@ class CopyReader:
         items = [column.items() for column in self._columns]
         self._table = np.array(items, np.int64).reshape(len(items), COLUMN_ITEMS)
 
-    def read(self, padded: bytes | bytearray) -> list[pa.Array]:
+    def read(self, padded: bytes | memoryview) -> list[pa.Array]:
         """The columns of a block that ends with a newline and `PADDING`.
 
         Raises:

@@ -30,6 +30,7 @@ from matih_ray.sources.base import EndpointSpec
 from matih_ray.sources.postgres import PostgresSource
 from matih_ray.testing.devstack.ports import free_port
 from matih_ray.testing.devstack.postgres import PostgresServer
+from tests.integration.postgres_ways import way  # noqa: F401
 
 POLICY = IngestionPolicy()
 PASSWORD = "hunter2 is secret"

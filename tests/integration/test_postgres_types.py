@@ -18,6 +18,7 @@ from matih_ray.model.unit import Fidelity
 from matih_ray.sources.base import EndpointSpec
 from matih_ray.sources.postgres import PostgresSource
 from matih_ray.testing.devstack.postgres import PostgresServer
+from tests.integration.postgres_ways import way  # noqa: F401
 
 TYPES = """
 CREATE SCHEMA "My Schema.v2";
@@ -141,7 +142,7 @@ EXTENSION_VALUES = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
+def server(way: None) -> Iterator[PostgresServer]:  # noqa: F811 what the tests create is there once
     with PostgresServer() as server:
         server.execute(TYPES)
         yield server

@@ -131,7 +131,7 @@ def test_only_the_column_that_needs_it_leaves_the_fast_path() -> None:
             ("s", pa.string()),
         ]
     )
-    decoder = BlockDecoder(schema)
+    decoder = BlockDecoder(schema, kernels_after_bytes=NEVER)
     decoder.decode(copy_text([("2024-01-01", "2024-01-01 00:00:00+00", "1.50", "a")]))
     assert decoder._as_text == set()
     block = copy_text([("2024-01-01", "infinity", "1.50", "a\\b"), (None, None, None, None)])

@@ -1,16 +1,17 @@
 """Pulls the output of one COPY as blocks of whole lines.
 
 `COPY (…) TO STDOUT` in text format, received by psycopg2's `copy_expert`, is the fastest exact
-route out of PostgreSQL that was measured (TPC-H lineitem, client CPU per million rows): libpq
-hands each row to a C-implemented `io.BufferedWriter`, 0.4 s, and parsing takes 0.4 s more.
-Receiving costs twice that with psycopg 3's iteration over rows or asyncpg's small pieces; `psql`
-through a pipe costs the same and needs the binary. Text and not CSV: newlines inside values are
+route out of PostgreSQL that was measured and every driver offers (TPC-H lineitem, client CPU per
+million rows): libpq hands each row to a C-implemented `io.BufferedWriter`, 0.4 s. Receiving costs
+twice that with psycopg 3's iteration over rows or asyncpg's small pieces; `psql` through a pipe
+costs the same and needs the binary. Half of it takes who reads the socket, which is done where much
+is read and TLS does not forbid it (`socket_copy`). Text and not CSV: newlines inside values are
 escaped, so a block may be cut at any newline and parsed alone; and NULL (`\\N`) and the empty
 string differ without quotes. Text and not binary: binary numerics would have to be decoded digit
 by digit in Python.
 
-`copy_expert` pushes and `read` pulls, so a thread pushes into a queue of one block. That also lets
-the network and the parser work at the same time.
+`copy_expert` pushes and `blocks` pulls, so a thread pushes into a queue of one block. That also
+lets the network and the parser work at the same time.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import contextlib
 import io
 import queue
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg2
 
 from matih_ray.kernels import PADDING
+from matih_ray.sources.postgres import copy_kernels
 
 # Bytes of COPY text per block; Arrow needs 1.3 times as many for lineitem, and five times as many
 # for nothing but NULL decimals. Up to five blocks exist at once (buffer, cut, queued, parsed,
@@ -36,6 +39,31 @@ BLOCKS_AHEAD = 1
 _TAIL_BYTES = 64 * 1024
 # How long closing waits between two looks at whether the copying thread has ended.
 _POLL_S = 0.02
+_CANCEL_AGAIN_S = 1.0
+
+
+class Copy(Protocol):
+    """The output of one COPY."""
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """Blocks that end with a newline and `PADDING`; each is there until the next is asked for.
+
+        Raises:
+            psycopg2.Error: The COPY failed.
+            RefusedStatementError: The same.
+        """
+
+    def close(self) -> None:
+        """Stop the COPY if it is still running."""
+
+
+def open_copy(connection: Any, statement: str) -> Copy:
+    """Begin a COPY on a psycopg2 connection, which nobody else uses until it is closed."""
+    if copy_kernels.pay() and not connection.info.ssl_in_use:
+        from matih_ray.sources.postgres.socket_copy import SocketCopy
+
+        return SocketCopy(connection, statement)
+    return CopyStream(connection, statement)
 
 
 class _AbandonedError(Exception):
@@ -68,12 +96,13 @@ class CopyStream:
 
     def close(self) -> None:
         """Stop the COPY if it is still running, and wait for its thread."""
-        if self._thread.is_alive():
-            self._abandoned.set()
-            self._cancel()
+        self._abandoned.set()
         while self._thread.is_alive():
-            self._drain()
-            self._thread.join(_POLL_S)
+            self._cancel()  # again, if it came before the statement began
+            deadline = time.monotonic() + _CANCEL_AGAIN_S
+            while self._thread.is_alive() and time.monotonic() < deadline:
+                self._drain()
+                self._thread.join(_POLL_S)
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)  # for another thread that may wait for a block
 

@@ -19,7 +19,7 @@ from pyarrow import csv
 
 from matih_ray.errors import UnrepresentableValueError
 from matih_ray.kernels import PADDING
-from matih_ray.sources.postgres.copy_kernels import KERNELS_AFTER_BYTES, KernelDecoder
+from matih_ray.sources.postgres.copy_kernels import KernelDecoder
 from matih_ray.sources.postgres.exact_values import decode_texts
 
 _PARSE = csv.ParseOptions(
@@ -54,13 +54,14 @@ class BlockDecoder:
         schema: pa.Schema,
         loose: Collection[str] = (),
         *,
-        kernels_after_bytes: int = KERNELS_AFTER_BYTES,
+        kernels_after_bytes: int | None = None,
     ) -> None:
         """Args:
         schema: What to decode to.
         loose: Decimal columns whose texts may not fit their type. Arrow's CSV reader would take
             1234.5 for decimal(5,2), which then holds six digits.
-        kernels_after_bytes: How much a process reads before it loads the compiled kernels.
+        kernels_after_bytes: How much a process reads before it loads the compiled kernels, if that
+            is not to be `copy_kernels.KERNELS_AFTER_BYTES`.
         """
         self._schema = schema
         self._names = [str(index) for index in range(len(schema))]
@@ -71,20 +72,20 @@ class BlockDecoder:
         ]
         self._kernels = KernelDecoder(types, kernels_after_bytes)
 
-    def decode(self, padded: bytes) -> pa.RecordBatch:
+    def decode(self, padded: bytes | memoryview) -> pa.RecordBatch:
         """One record batch of the rows in a block with `PADDING` after it.
 
         Raises:
             UnrepresentableValueError: A value has no exact form; names the column.
         """
         if not self._names:
-            rows = pa.Array.from_buffers(pa.struct([]), padded.count(b"\n"), [None])
+            rows = pa.Array.from_buffers(pa.struct([]), bytes(padded).count(b"\n"), [None])
             return pa.RecordBatch.from_struct_array(rows)
         found = self._kernels.columns(padded)
         if found is not None:
             columns = list(map(_of_kernel, found, self._schema))
             return pa.RecordBatch.from_arrays(columns, schema=self._schema)
-        return self._decode_by_arrow(padded)
+        return self._decode_by_arrow(bytes(padded))
 
     def _decode_by_arrow(self, padded: bytes) -> pa.RecordBatch:
         parsed = self._parse(padded)

@@ -68,6 +68,15 @@ _BY_TEXT: tuple[tuple[str, type[SourceError]], ...] = (
 )
 
 
+class RefusedStatementError(Exception):
+    """What a server said to a statement that went past psycopg2; no other code meets it."""
+
+    def __init__(self, state: str, message: str) -> None:
+        super().__init__(message)
+        self.state = state
+        self.message = message
+
+
 @contextmanager
 def mapped_errors(doing: str) -> Iterator[None]:
     """Let psycopg2's errors leave as `SourceError`s; `doing` opens the message."""
@@ -75,6 +84,8 @@ def mapped_errors(doing: str) -> Iterator[None]:
         yield
     except psycopg2.Error as error:
         raise typed(error, doing) from None
+    except RefusedStatementError as error:
+        raise _of_state(error.state, error.message, doing) from None
 
 
 def typed(error: psycopg2.Error, doing: str) -> SourceError:
@@ -86,9 +97,13 @@ def typed(error: psycopg2.Error, doing: str) -> SourceError:
         misused = isinstance(error, psycopg2.ProgrammingError)
         kind = SourceError if misused else SourceUnavailableError
         return kind(f"{doing}: the connection failed: {_first_line(error)}")
-    kind = _BY_STATE.get(state) or _BY_STATE.get(state[:2]) or SourceError
     # The primary message only: detail and context lines may quote rows.
-    return kind(f"{doing}: {error.diag.message_primary}", sqlstate=state)
+    return _of_state(state, error.diag.message_primary, doing)
+
+
+def _of_state(state: str, message: str, doing: str) -> SourceError:
+    kind = _BY_STATE.get(state) or _BY_STATE.get(state[:2]) or SourceError
+    return kind(f"{doing}: {message}", sqlstate=state)
 
 
 def connection_failure(error: psycopg2.Error, address: str) -> SourceError:

@@ -137,6 +137,7 @@ def connect(
             sslrootcert=config.ssl_root_cert,
             connect_timeout=config.connect_timeout_s,
             application_name=APPLICATION_NAME,
+            gssencmode="disable",  # for it, tickets of this machine's account would be taken
             client_encoding="UTF8",  # psycopg2 would not notice a later SET
             connection_factory=factory,
             **KEEPALIVES,

@@ -43,7 +43,7 @@ from matih_ray.sources.postgres.columns import (
     selected_columns,
 )
 from matih_ray.sources.postgres.config import PostgresConfig
-from matih_ray.sources.postgres.copying import CopyStream
+from matih_ray.sources.postgres.copying import open_copy
 from matih_ray.sources.postgres.cursor_scan import CursorScan
 from matih_ray.sources.postgres.decoding import BlockDecoder
 from matih_ray.sources.postgres.full import plan_full
@@ -219,7 +219,7 @@ class PostgresSource:
             if isinstance(params, RangeSlice) and params.columns:
                 session.rows(RANGE_SCAN)
             statement = _copy_statement(session, unit, columns, params)
-            stream = CopyStream(session.connection, statement)
+            stream = open_copy(session.connection, statement)
             try:
                 yield from map(decoder.decode, stream.blocks())
             finally:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from matih_ray.sources.postgres.copying import CopyStream
+from matih_ray.sources.postgres.copying import Copy
 from matih_ray.sources.postgres.decoding import BlockDecoder
 
 # Batches that wait for whoever takes them, for each COPY: more would only take memory.
@@ -21,7 +21,7 @@ _POLL_S = 0.1
 class ParallelCopies:
     """The rows of several COPYs, in the order in which they come. Not thread-safe."""
 
-    def __init__(self, copies: Sequence[CopyStream]) -> None:
+    def __init__(self, copies: Sequence[Copy]) -> None:
         """Take over COPYs, which `close` ends."""
         self._copies = copies
         self._ready: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(
@@ -62,7 +62,7 @@ class ParallelCopies:
         for thread in self._threads:
             thread.join()
 
-    def _decode(self, one: CopyStream, decoder: BlockDecoder) -> None:
+    def _decode(self, one: Copy, decoder: BlockDecoder) -> None:
         end: BaseException | None = None
         try:
             for block in one.blocks():

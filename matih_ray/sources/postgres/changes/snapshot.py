@@ -14,7 +14,7 @@ from matih_ray.sources.postgres.changes.messages import lsn_of
 from matih_ray.sources.postgres.changes.parallel import ParallelCopies
 from matih_ray.sources.postgres.changes.slots import OPEN
 from matih_ray.sources.postgres.changes.visibility import SnapshotView
-from matih_ray.sources.postgres.copying import CopyStream
+from matih_ray.sources.postgres.copying import Copy, open_copy
 from matih_ray.sources.postgres.decoding import BlockDecoder
 from matih_ray.sources.postgres.failures import mapped_errors
 from matih_ray.sources.postgres.names import unit_id_of
@@ -125,12 +125,12 @@ def _ranges(session: Session, relation: Relation, parallelism: int) -> list[sql.
 
 def _copy(
     session: Session, relation: Relation, wanted: Sequence[str], range_: sql.Composable
-) -> CopyStream:
+) -> Copy:
     columns = sql.SQL(", ").join([sql.Identifier(name) for name in wanted])
     statement = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT").format(
         columns, relation.identifier, range_
     )
-    return CopyStream(session.connection, str(statement.as_string(session.connection)))
+    return open_copy(session.connection, str(statement.as_string(session.connection)))
 
 
 def settle(session: Session, name: str) -> None:
