@@ -1,7 +1,7 @@
 """PostgreSQL (`jdbc.postgres`): tables into Arrow, exactly, at the speed of COPY.
 
 Works with PostgreSQL 11 and newer, primary or standby. May import `sources.base`, `model`,
-`errors` and psycopg2; nothing else knows that psycopg2 exists.
+`errors`, `kernels` and psycopg2; nothing else knows that psycopg2 exists.
 
     source      the endpoint: what the rest of the package is put together for
     config, session, failures       connecting, settings of a session, errors
@@ -10,6 +10,7 @@ Works with PostgreSQL 11 and newer, primary or standby. May import `sources.base
     cursor_scan, incremental, late_commits   plans of incremental runs
     slices, snapshot                a slice as data and as SQL; plans that need one snapshot
     copying, decoding, exact_values rows: COPY text into Arrow
+    socket_copy, copy_kernels       the same where much is read: past libpq, by compiled loops
     changes             a table's changes as they happen, for streaming jobs
     change_runs         the same in runs: the log from one position to another
 
