@@ -39,6 +39,7 @@ BLOCKS_AHEAD = 1
 _TAIL_BYTES = 64 * 1024
 # How long closing waits between two looks at whether the copying thread has ended.
 _POLL_S = 0.02
+# How long it waits for a cancel to work before it sends another.
 _CANCEL_AGAIN_S = 1.0
 
 
