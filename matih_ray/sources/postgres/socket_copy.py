@@ -29,9 +29,10 @@ from matih_ray.kernels import PADDING
 from matih_ray.kernels.copy_messages import HEADER_BYTES, unwrap
 from matih_ray.sources.postgres.failures import RefusedStatementError
 
-# Bytes of messages that are read before their rows are handed on: as many as `copying` hands on. A
-# block is larger only when a single row is.
-BLOCK_BYTES = 8 * 1024 * 1024
+# Bytes of messages that are read before their rows are handed on. Half of what `copying` hands on
+# takes less time, as more of it is still in the processor's cache when it is decoded. A block is
+# larger only when a single row is.
+BLOCK_BYTES = 4 * 1024 * 1024
 # How long one look at the socket waits. It ends nothing, as a query may think for hours before its
 # first row, and keepalives find a dead peer; but whoever closes must get a turn.
 _WAIT_S = 1.0
