@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -80,7 +83,7 @@ class Archive:
     def run(self, statement: str) -> list[Row]:
         return self.server.execute(statement, self.database)
 
-    def start(self, **more: object) -> dict:
+    def start(self, meanwhile: Callable[[], None] = lambda: None, **more: object) -> dict:
         """Run the job in a process up to now; its exit code and what it did."""
         ((now,),) = self.run("SELECT pg_current_wal_insert_lsn()::text")
         told = {
@@ -99,7 +102,17 @@ class Archive:
             "side": self.side_table,
             **more,
         }
-        return run_in_process(self.processes, told)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(meanwhile)
+            ended = run_in_process(self.processes, told)
+            other.result()
+        return ended
+
+    def restart_database(self, after_s: float) -> None:
+        """As a crash does, in a while."""
+        time.sleep(after_s)
+        self.server.stop("immediate")
+        self.server.start()
 
     def complete(self) -> dict:
         ended = self.start()
@@ -142,6 +155,23 @@ def test_a_job_that_is_killed_anywhere_archives_every_row_once(archive: Archive,
             archive.insert(chance, chance.randrange(1, 50))
     archive.complete()
     assert kills > 0
+    assert archive.archived() == archive.expected()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_database_that_restarts_on_the_way_costs_no_row(archive: Archive, seed: int):
+    chance = random.Random(seed)
+    archive.insert(chance, 300)
+    for turn in range(3):
+        after_s = chance.random()  # a run takes about as long
+        ended = archive.start(meanwhile=lambda after_s=after_s: archive.restart_database(after_s))
+        print(f"seed {seed}, turn {turn}, restart after {after_s:.2f} s: {ended['code']}")
+        assert ended["code"] in (0, 1), ended
+        if ended["code"] == 1:
+            assert re.search("SourceUnavailable|ConnectionRefused", ended["error"]), ended["error"]
+        for _ in range(chance.randrange(1, 6)):
+            archive.insert(chance, chance.randrange(1, 50))
+    archive.complete()
     assert archive.archived() == archive.expected()
 
 

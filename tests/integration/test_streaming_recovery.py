@@ -93,15 +93,20 @@ def test_a_closed_window_stays_closed_after_a_restore(job: Job):
     assert job.rows() == before
 
 
-def test_a_zombie_is_fenced_and_leaves_nothing(job: Job):
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_zombie_is_fenced_and_leaves_nothing(job: Job, seed: int):
     """An owner that was only slow goes on when another one has begun."""
-    job.produce_some(random.Random(0), 0)
+    chance = random.Random(seed)
+    job.produce_some(chance, 0)
+    step = chance.choice(["preparing", "writing", "written"])
+    rows = chance.randrange(1, len(job.events) // 2)
+    print(f"seed {seed}: sleeps before {step} with {rows} rows")
     arrived, go_on = threading.Event(), threading.Event()
     zombie = engine_of(job.told())
     failed: list[Exception] = []
 
     def at_step(name: str) -> None:
-        if name == "written" and zombie.pipeline.counts.read:
+        if name == step and zombie.pipeline.counts.read >= rows:
             arrived.set()
             go_on.wait(WAIT_S)
 
@@ -165,22 +170,28 @@ def test_a_job_without_its_checkpoints_does_not_start_over(job: Job):
         engine_of(told).run()
 
 
-def test_a_lost_commit_reply_does_not_write_twice(job: Job, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_lost_commit_reply_does_not_write_twice(
+    job: Job, monkeypatch: pytest.MonkeyPatch, seed: int
+):
     """The commit was applied, and its answer never came."""
-    job.produce_some(random.Random(1), 0)
-    engine = engine_of(job.told())
-    commit, lost = CatalogSink.commit, []
+    chance = random.Random(seed)
+    commit = CatalogSink.commit
+    for turn in range(3):
+        before = len(job.events)
+        job.produce_some(chance, turn * 40_000)
+        rows = chance.randrange(before + 1, (before + len(job.events)) // 2)
+        engine = engine_of(job.told())
 
-    def losing(sink: CatalogSink, prepared) -> None:
-        commit(sink, prepared)
-        if engine.pipeline.counts.read and not lost:
-            lost.append(1)
-            raise ConnectionResetError("the answer is lost")
+        def losing(sink: CatalogSink, prepared, engine: Engine = engine, rows: int = rows) -> None:
+            commit(sink, prepared)
+            if engine.pipeline.counts.read >= rows:
+                raise ConnectionResetError("the answer is lost")
 
-    monkeypatch.setattr(CatalogSink, "commit", losing)
-    with pytest.raises(ConnectionResetError):
-        engine.run()
-    assert lost
+        monkeypatch.setattr(CatalogSink, "commit", losing)
+        with pytest.raises(ConnectionResetError):
+            engine.run()
+        monkeypatch.setattr(CatalogSink, "commit", commit)
     job.finish(400_000)
     job.complete()
     assert job.rows() == job.expected()
