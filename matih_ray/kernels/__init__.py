@@ -6,10 +6,11 @@
     json_stretches  where a JSON value ends
     json_lines      which bytes of lines of JSON objects are the values of which columns
     texts, columns  those values as the buffers of columns
-    rounding        doubles of many digits
+    gathering       what is left to do of places: texts, and doubles of many digits
     json_columns    lines to Arrow columns: what others call
     copy_rows       the values of rows of PostgreSQL's COPY text
     copy_columns    such rows to Arrow columns: what others call
+    copy_messages   those rows out of the messages of its protocol
 
 May import numba, numpy and pyarrow, nothing of ours. Whoever calls knows what to do with a line
 that a kernel left alone: kernels are for what is common, not for what is odd.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from matih_ray.kernels.compiling import compiled
 from matih_ray.kernels.json_lines import COLUMN_ITEMS, KIND, SIZE, Kind
 from matih_ray.kernels.texts import gather
-from matih_ray.kernels.words import item, put_byte, put_item, put_item16, put_item32
+from matih_ray.kernels.words import item, put_byte, put_item, put_sized
 
 # Of a column: bytes of its texts, and how many of its values are not there.
 TEXT_BYTES, ABSENT = range(2)
@@ -99,12 +99,4 @@ def _fill_bits(values: int, lengths: int, count: int, target: int) -> None:
 def _fill_numbers(values: int, count: int, size: int, target: int) -> None:
     """Numbers of so many bytes."""
     for line in range(count):
-        value = item(values, line)
-        if size == 8:
-            put_item(target, line, value)
-        elif size == 4:
-            put_item32(target, line, value)
-        elif size == 2:
-            put_item16(target, line, value)
-        else:
-            put_byte(target, line, value)
+        put_sized(target, line, size, item(values, line))

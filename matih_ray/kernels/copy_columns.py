@@ -23,8 +23,8 @@ from matih_ray.kernels.copy_rows import (
     count_lines,
     read_rows,
 )
-from matih_ray.kernels.rounding import Integers, round_doubles
-from matih_ray.kernels.texts import gather, is_utf8
+from matih_ray.kernels.gathering import Integers, round_doubles, text_buffers
+from matih_ray.kernels.texts import is_utf8
 
 _MAX_DECIMAL_DIGITS = 18  # of which all fit 64 bits
 
@@ -116,26 +116,12 @@ class _Column:
     def array(self, base: int, rows: int, buffers: list[pa.Buffer], nulls: int) -> pa.Array:
         """The values, of a block that is at this address."""
         if self._kind is Kind.TEXT:
-            buffers = [*buffers, *self._texts(base, rows)]
+            buffers = [*buffers, *text_buffers(base, self._places[:rows], self._lengths[:rows])]
         if self._kind is Kind.DOUBLE:
             round_doubles(base, np.frombuffer(buffers[1], np.int64), self._lengths[:rows])
         if not nulls:
             buffers[0] = None
         return pa.Array.from_buffers(self._arrow, rows, buffers, nulls)
-
-    def _texts(self, base: int, rows: int) -> list[pa.Buffer]:
-        lengths = self._lengths[:rows]
-        data = pa.allocate_buffer(int(lengths.sum(where=lengths > 0)) + len(PADDING))
-        offsets = pa.allocate_buffer(4 * (rows + 1))
-        put = gather(
-            base,
-            self._places.ctypes.data,
-            lengths.ctypes.data,
-            rows,
-            offsets.address,
-            data.address,
-        )
-        return [offsets, data.slice(0, put)]
 
 
 def _kind(arrow: pa.DataType) -> Kind:

@@ -18,20 +18,18 @@ from matih_ray.kernels.numbers import (
     MAX_DIGITS,
     MINUS,
     POINT,
-    double_of,
     read_digits,
-    read_number,
+    read_double,
 )
 from matih_ray.kernels.times import read_clock, read_day, read_fraction
 from matih_ray.kernels.words import (
-    bits_of,
     byte_at,
     field_stop,
     item,
     put_byte,
     put_item,
-    put_item16,
     put_item32,
+    put_sized,
 )
 
 
@@ -115,7 +113,7 @@ def _put_null(column: int, row: int) -> None:
         put_item(data, 2 * row, 0)
         put_item(data, 2 * row + 1, 0)
     elif item(column, SIZE) > 0:
-        _put_sized(data, row, item(column, SIZE), 0)
+        put_sized(data, row, item(column, SIZE), 0)
     validity = item(column, VALIDITY)
     put_byte(validity, row >> 3, byte_at(validity, row >> 3) & ~(1 << (row & 7)))
     put_item(column, NULLS, item(column, NULLS) + 1)
@@ -163,7 +161,7 @@ def _read_integer(base: int, at: int, size: int, most: int, data: int, row: int)
     if not first < end <= first + MAX_DIGITS or digits > np.uint64(most) + np.uint64(negative):
         return _BAD
     number = np.int64(digits)
-    _put_sized(data, row, size, -number if negative else number)
+    put_sized(data, row, size, -number if negative else number)
     return end
 
 
@@ -192,16 +190,11 @@ def _read_decimal(base: int, at: int, scale: int, most: int, data: int, row: int
 
 @compiled
 def _read_double(base: int, at: int, data: int, lengths: int, row: int) -> int:
-    negative = byte_at(base, at) == MINUS
-    end, digits, exponent, count, _ = read_number(base, at)
-    found = double_of(digits, exponent, count) if end != _BAD else -1.0
-    if found < 0.0:
+    end, bits, is_known = read_double(base, at)
+    if not is_known:  # or Infinity, or NaN
         end = field_stop(base, at)
-        put_item(data, row, at)
-        put_item(lengths, row, end - at)
-    else:
-        put_item(data, row, bits_of(-found if negative else found))
-        put_item(lengths, row, 0)
+    put_item(data, row, bits if is_known else at)
+    put_item(lengths, row, 0 if is_known else end - at)
     return end
 
 
@@ -230,14 +223,3 @@ def _read_time(base: int, at: int, kind: int, zoned: int, data: int, row: int) -
         return at
     utc = byte_at(base, at + 1) == _ZERO and byte_at(base, at + 2) == _ZERO
     return at + 3 if byte_at(base, at) == _PLUS and utc else _BAD
-
-
-@compiled
-def _put_sized(data: int, row: int, size: int, number: int) -> None:
-    """An integer of so many bytes."""
-    if size == 8:
-        put_item(data, row, number)
-    elif size == 4:
-        put_item32(data, row, number)
-    else:
-        put_item16(data, row, number)

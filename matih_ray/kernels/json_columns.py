@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from matih_ray.kernels import PADDING
 from matih_ray.kernels.columns import ABSENT, OUT_ITEMS, TEXT_BYTES, TOTAL_ITEMS, fill, measure
+from matih_ray.kernels.gathering import Integers, round_doubles
 from matih_ray.kernels.json_lines import COLUMN_ITEMS, MISSING, NULL, Kind, read_lines
-from matih_ray.kernels.rounding import Integers, round_doubles
 from matih_ray.kernels.texts import is_utf8, join_lines
 
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}

@@ -33,9 +33,9 @@ from matih_ray.kernels.json_stretches import (
     skip_value,
     string_end,
 )
-from matih_ray.kernels.numbers import MAX_DIGITS, MINUS, double_of, is_digit, read_number
+from matih_ray.kernels.numbers import MAX_DIGITS, MINUS, is_digit, read_double, read_number
 from matih_ray.kernels.times import read_time
-from matih_ray.kernels.words import bits_of, byte_at, item, put_item, same_bytes, word_at
+from matih_ray.kernels.words import byte_at, item, put_item, same_bytes, word_at
 
 
 class Kind(IntEnum):
@@ -278,15 +278,8 @@ def _read_integer(base: int, at: int, most: int, values: int, lengths: int, cell
 
 @compiled
 def _read_double(base: int, at: int, values: int, lengths: int, cell: int) -> int:
-    negative = byte_at(base, at) == MINUS
-    end, digits, exponent, count, _ = read_number(base, at)
-    if end == BAD:
-        return BAD
-    found = double_of(digits, exponent, count)
-    if found < 0.0:
-        put_item(values, cell, at)
-        put_item(lengths, cell, end - at)
-    else:
-        put_item(values, cell, bits_of(-found if negative else found))
-        put_item(lengths, cell, 0)
+    end, bits, is_known = read_double(base, at)
+    if end != BAD:
+        put_item(values, cell, bits if is_known else at)
+        put_item(lengths, cell, 0 if is_known else end - at)
     return end

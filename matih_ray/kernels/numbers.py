@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from matih_ray.kernels.compiling import compiled
-from matih_ray.kernels.words import byte_at
+from matih_ray.kernels.words import bits_of, byte_at
 
 MINUS, PLUS, POINT = ord("-"), ord("+"), ord(".")
 ZERO, NINE = ord("0"), ord("9")
@@ -73,7 +73,17 @@ def _read_exponent(base: int, at: int) -> tuple[int, int]:
 
 
 @compiled
-def double_of(digits: np.uint64, exponent: int, count: int) -> float:
+def read_double(base: int, at: int) -> tuple[int, int, bool]:
+    """Where the number that begins here ends, or -1 if there is none; the bits of the nearest
+    double, and whether they are known: some take more than one rounding."""
+    negative = byte_at(base, at) == MINUS
+    end, digits, exponent, count, _ = read_number(base, at)
+    found = -1.0 if end < 0 else _double_of(digits, exponent, count)
+    return end, bits_of(-found if negative else found), found >= 0.0
+
+
+@compiled
+def _double_of(digits: np.uint64, exponent: int, count: int) -> float:
     """`digits` times ten to the power of `exponent` as the nearest double, or -1 if that takes more
     than one rounding."""
     if count > MAX_DIGITS or digits > _MAX_WHOLE:

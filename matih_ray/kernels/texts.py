@@ -31,7 +31,8 @@ def gather(base: int, places: int, lengths: int, count: int, offsets: int, targe
 
     Args:
         base: Address of the block, which has `kernels.PADDING` after it.
-        places: Address of where each text is; one's complement of it if it has JSON's escapes.
+        places: Address of where each text is; one's complement of it if it has escapes, JSON's or
+            those of COPY text, which are the same but for `\\v`.
         lengths: Address of the bytes of each, negative for those that are not there.
         count: How many they are.
         offsets: Address of room for one more 32-bit number than that: gets where each begins, and

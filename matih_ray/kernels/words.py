@@ -139,6 +139,19 @@ def _zeros_below(_: Any, word: Any) -> tuple[Any, _Generate]:
 
 
 @compiled
+def put_sized(table: int, index: int, size: int, value: int) -> None:
+    """Write an integer into a table of ones of so many bytes: 1, 2, 4 or 8."""
+    if size == 8:
+        put_item(table, index, value)
+    elif size == 4:
+        put_item32(table, index, value)
+    elif size == 2:
+        put_item16(table, index, value)
+    else:
+        put_byte(table, index, value)
+
+
+@compiled
 def string_stop(base: int, at: int) -> int:
     """The place of the next quote, backslash or control character.
 

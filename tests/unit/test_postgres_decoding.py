@@ -14,13 +14,12 @@ from matih_ray.kernels import PADDING
 from matih_ray.sources.postgres.copying import _LineBlocks
 from matih_ray.sources.postgres.decoding import BlockDecoder
 from matih_ray.sources.postgres.exact_values import decode_texts
+from tests.integration.postgres_ways import WAYS, reading_by
 
 # What the server sends for special characters, from the reference page of COPY.
 ESCAPES = {
     "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
 }  # fmt: skip
-
-NEVER = 1 << 62  # bytes after which the kernels are loaded
 
 texts = st.text(
     st.one_of(
@@ -49,11 +48,11 @@ def bits(values: pa.Array) -> pa.Array:
 
 def decode(schema: pa.Schema, block: bytes, loose: tuple[str, ...] = ()) -> pa.RecordBatch:
     """What Arrow and the kernels make of a block, which must be the same."""
-    ways = [BlockDecoder(schema, loose, kernels_after_bytes=after) for after in (0, NEVER)]
     batches, errors = [], []
-    for way in ways:
+    for way in WAYS:
         try:
-            batches.append(way.decode(block))
+            with reading_by(way):
+                batches.append(BlockDecoder(schema, loose).decode(block))
         except UnrepresentableValueError as error:
             errors.append(error)
     assert not (batches and errors), (batches, errors)
@@ -131,12 +130,13 @@ def test_only_the_column_that_needs_it_leaves_the_fast_path() -> None:
             ("s", pa.string()),
         ]
     )
-    decoder = BlockDecoder(schema, kernels_after_bytes=NEVER)
-    decoder.decode(copy_text([("2024-01-01", "2024-01-01 00:00:00+00", "1.50", "a")]))
-    assert decoder._as_text == set()
-    block = copy_text([("2024-01-01", "infinity", "1.50", "a\\b"), (None, None, None, None)])
-    batch = decoder.decode(block)
-    assert decoder._as_text == {1}
+    with reading_by("drivers"):
+        decoder = BlockDecoder(schema)
+        decoder.decode(copy_text([("2024-01-01", "2024-01-01 00:00:00+00", "1.50", "a")]))
+        assert decoder._as_text == set()
+        block = copy_text([("2024-01-01", "infinity", "1.50", "a\\b"), (None, None, None, None)])
+        batch = decoder.decode(block)
+        assert decoder._as_text == {1}
     assert batch.schema.equals(schema)
     assert batch.column(2).to_pylist() == [Decimal("1.50"), None]
     assert batch.column(3).to_pylist() == ["a\\b", None]

@@ -31,21 +31,19 @@ class KernelDecoder:
     """Reads the columns of blocks, if it can. Remembers which it reads as text, and whether it is
     of no use."""
 
-    def __init__(self, types: Sequence[pa.DataType], after_bytes: int | None) -> None:
+    def __init__(self, types: Sequence[pa.DataType]) -> None:
         """Args:
         types: What is read. Binary columns get the server's text for a value.
-        after_bytes: How much this process must have read before, if not as much as always.
         """
         self._types = list(types)
-        self._after_bytes = KERNELS_AFTER_BYTES if after_bytes is None else after_bytes
         self._reader: CopyReader | None = None
         self._is_useless = False
 
     def columns(self, padded: bytes | memoryview) -> list[pa.Array] | None:
-        """The columns of a block with padding. Those that have a value which is not what it
-        should be are strings from now on; None if that does not help."""
+        """The columns of a block with padding, if the kernels pay. Those that have a value which is
+        not what it should be are strings from now on; None if that does not help."""
         _Process.read_bytes += len(padded)
-        if self._is_useless or _Process.read_bytes <= self._after_bytes:
+        if self._is_useless or not pay():
             return None
         # numba is only loaded here
         from matih_ray.kernels.copy_columns import CopyReader, NotReadError

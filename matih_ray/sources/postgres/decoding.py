@@ -49,19 +49,11 @@ _COLUMN_IN_MESSAGE = re.compile(r"In CSV column #(\d+)")
 class BlockDecoder:
     """Decodes the blocks of one slice. Remembers which columns need the exact decoder."""
 
-    def __init__(
-        self,
-        schema: pa.Schema,
-        loose: Collection[str] = (),
-        *,
-        kernels_after_bytes: int | None = None,
-    ) -> None:
+    def __init__(self, schema: pa.Schema, loose: Collection[str] = ()) -> None:
         """Args:
         schema: What to decode to.
         loose: Decimal columns whose texts may not fit their type. Arrow's CSV reader would take
             1234.5 for decimal(5,2), which then holds six digits.
-        kernels_after_bytes: How much a process reads before it loads the compiled kernels, if that
-            is not to be `copy_kernels.KERNELS_AFTER_BYTES`.
         """
         self._schema = schema
         self._names = [str(index) for index in range(len(schema))]
@@ -70,7 +62,7 @@ class BlockDecoder:
         types = [
             pa.string() if i in self._as_text else field.type for i, field in enumerate(schema)
         ]
-        self._kernels = KernelDecoder(types, kernels_after_bytes)
+        self._kernels = KernelDecoder(types)
 
     def decode(self, padded: bytes | memoryview) -> pa.RecordBatch:
         """One record batch of the rows in a block with `PADDING` after it.

@@ -61,7 +61,8 @@ class SocketCopy:
         self._lock = threading.Lock()  # whoever closes may be another thread than the reader
         self._buffer = bytearray(BLOCK_BYTES + len(PADDING))
         self._size = 0
-        self._rest = b""  # the beginning of a message that has not come to its end
+        self._rest = b""  # the beginning of a message that has not come to its end,
+        self._rest_wanted = 0  # and how many bytes it will have, as far as that is known
         self._is_closing = self._is_done = False
         self._refusal: RefusedStatementError | None = None
         query = statement.encode() + b"\0"
@@ -145,6 +146,7 @@ class SocketCopy:
             self._obey(self._buffer[at], at + HEADER_BYTES, after)
             at = after
         self._rest = bytes(memoryview(self._buffer)[at : self._size])
+        self._rest_wanted = after - at
         self._buffer[rows : rows + len(PADDING)] = PADDING
         return rows
 
@@ -167,13 +169,11 @@ class SocketCopy:
 
     def _begin(self) -> None:
         """Begin the buffer with what has come of a message; make room for the whole of it."""
-        rest, needed = self._rest, BLOCK_BYTES
-        if len(rest) >= HEADER_BYTES:
-            needed = max(needed, 1 + struct.unpack_from(">i", rest, 1)[0])
-        if len(self._buffer) != needed + len(PADDING):
-            self._buffer = bytearray(needed + len(PADDING))
-        self._buffer[: len(rest)] = rest
-        self._size = len(rest)
+        needed = max(BLOCK_BYTES, self._rest_wanted) + len(PADDING)
+        if len(self._buffer) != needed:
+            self._buffer = bytearray(needed)
+        self._size = len(self._rest)
+        self._buffer[: self._size] = self._rest
 
     def _not_understood(self, letter: int) -> psycopg2.OperationalError:
         """Nobody knows any more where a message begins, so the connection is of no use."""
@@ -190,7 +190,7 @@ def _lost_connections() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise psycopg2.OperationalError(f"the connection was lost: {error.strerror}") from None
+        raise psycopg2.OperationalError(f"the connection was lost: {error}") from None
 
 
 def _refusal(fields: bytes) -> RefusedStatementError:

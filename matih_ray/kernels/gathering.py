@@ -1,4 +1,4 @@
-"""Doubles of more digits than a kernel rounds."""
+"""What is left to do of places in a block: texts as buffers, and doubles of many digits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from matih_ray.kernels import PADDING
 from matih_ray.kernels.texts import gather
 
 Integers = NDArray[np.int64]
+
+
+def text_buffers(base: int, places: Integers, lengths: Integers) -> list[pa.Buffer]:
+    """Texts as the offsets and the data of a column; see `texts.gather`."""
+    data = pa.allocate_buffer(int(lengths.sum(where=lengths > 0)) + len(PADDING))
+    offsets = pa.allocate_buffer(4 * (len(lengths) + 1))
+    put = gather(
+        base,
+        places.ctypes.data,
+        lengths.ctypes.data,
+        len(lengths),
+        offsets.address,
+        data.address,
+    )
+    return [offsets, data.slice(0, put)]
 
 
 def round_doubles(base: int, values: Integers, lengths: Integers) -> None:
@@ -26,18 +41,7 @@ def round_doubles(base: int, values: Integers, lengths: Integers) -> None:
     hard = np.flatnonzero(lengths > 0)
     if not len(hard):
         return
-    places, sizes = values[hard], lengths[hard]
-    data = np.empty(int(sizes.sum()) + len(PADDING), np.uint8)
-    offsets = np.empty(len(hard) + 1, np.int32)
-    gather(
-        base,
-        places.ctypes.data,
-        sizes.ctypes.data,
-        len(hard),
-        offsets.ctypes.data,
-        data.ctypes.data,
-    )
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    buffers = [None, *text_buffers(base, values[hard], lengths[hard])]
     texts = pa.Array.from_buffers(pa.string(), len(hard), buffers)
     values[hard] = texts.cast(pa.float64()).to_numpy().view(np.int64)
     lengths[hard] = 0
