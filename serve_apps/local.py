@@ -77,9 +77,12 @@ def start_local(settings: Settings, *, num_cpus: int | None = None) -> LocalRunt
     # Every process of Serve looks around ten times a second: a fifth of what an idle runtime takes.
     os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "5000")
-    # Runs of sources that wait have more slices than cores, and Ray ends the processes beyond one
-    # for each core after a second without work; a new one takes a second and a half of CPU.
-    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "10000")
+    # Ray ends the processes beyond one for each core, actors counted, after a second without work.
+    # A new one takes a second and a half of CPU, and the next run often comes within two minutes.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "120000")
+    # Batches that were written leave the object store once a second: up to then a run at full speed
+    # has filled 150 MB, which every process then has in its memory, instead of 40.
+    os.environ.setdefault("RAY_free_objects_period_milliseconds", "100")
     ray.init(
         address="local",
         num_cpus=num_cpus,

@@ -163,11 +163,13 @@ class SliceScheduler:
             prepared=self._prepared,
             slice=slice_,
         )
+        sink = self._pool.acquire()
+        sink.actor.begin.remote(attempt)
         self._running.append(
             _Running(
                 attempt=attempt,
                 generator=self._remote_read.remote(self._settings_ref, task),
-                sink=self._pool.acquire(),
+                sink=sink,
                 session=ObjectStoreStaging().allocate(slice_.key),
             )
         )
@@ -206,7 +208,7 @@ class SliceScheduler:
                 ) from None
             return
         running.session.adopt(staged)
-        result = running.sink.actor.write.remote(running.attempt, staged)
+        result = running.sink.actor.write.remote(running.attempt.attempt_id, staged)
         running.writes.append((result, staged))
 
     def _failed(self, running: _Running, error: MatihError) -> SliceRetried:

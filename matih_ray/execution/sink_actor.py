@@ -48,7 +48,10 @@ class SliceResult:
 
 @dataclass
 class _Open:
-    writer: SliceWriter
+    """An attempt that has begun; `writer` is there from its first item on."""
+
+    attempt: Attempt
+    writer: SliceWriter | None = None
     rows: int = 0
     write_s: float = 0.0
     staged: list[StagingHandle] = field(default_factory=list)
@@ -61,67 +64,71 @@ class SinkWorker:
         self._settings = settings
         self._sinks: dict[tuple[TenantId, SinkId], SinkEndpoint] = {}
         self._open: dict[str, _Open] = {}
-        self._failed: set[str] = set()  # until the planner drops them; calls may be under way
 
     def pid(self) -> int:
         """The process id; also tells that the actor is up."""
         return os.getpid()
 
-    def write(self, attempt: Attempt, item: StagedItem) -> SliceResult | None:
+    def begin(self, attempt: Attempt) -> None:
+        """Remember an attempt, which its writes then name: what it holds would take longer to send
+        with each of them than many a batch takes to write."""
+        self._open[attempt.attempt_id] = _Open(attempt)
+
+    def write(self, attempt_id: str, item: StagedItem) -> SliceResult | None:
         """Write one staged item; the `SliceEnd` closes the slice and returns its result.
 
         Raises:
             SinkError: Writing failed.
             CountMismatchError: Rows read and rows written differ.
+            StagingLostError: An earlier write of this attempt failed.
         """
+        opened = self._open.get(attempt_id)
+        if opened is None:
+            raise StagingLostError("this attempt has failed", attempt_id=attempt_id)
+        attempt = opened.attempt
         bind(tenant=attempt.tenant_id, run=attempt.run_id, slice=attempt.slice.key)
-        if attempt.attempt_id in self._failed:
-            raise StagingLostError("this attempt has failed", attempt_id=attempt.attempt_id)
         try:
-            return self._write(attempt, item)
+            return self._write(opened, item)
         except BaseException:
-            self._abort(attempt.attempt_id)
-            self._failed.add(attempt.attempt_id)
+            self.drop(attempt_id)
             raise
 
     def drop(self, attempt_id: str) -> None:
         """Forget an attempt and what it wrote. The planner's last call for an attempt."""
-        self._abort(attempt_id)
-        self._failed.discard(attempt_id)
-
-    def _abort(self, attempt_id: str) -> None:
         opened = self._open.pop(attempt_id, None)
-        if opened is not None:
+        if opened is not None and opened.writer is not None:
             opened.writer.abort()
 
-    def _write(self, attempt: Attempt, item: StagedItem) -> SliceResult | None:
-        opened = self._open.get(attempt.attempt_id)
-        if opened is None:
-            writer = self._sink(attempt).writer(attempt.prepared, attempt.slice)
-            opened = self._open[attempt.attempt_id] = _Open(writer)
+    def _write(self, opened: _Open, item: StagedItem) -> SliceResult | None:
+        attempt = opened.attempt
+        if opened.writer is None:
+            opened.writer = self._sink(attempt).writer(attempt.prepared, attempt.slice)
         started = time.monotonic()
         if isinstance(item, SliceEnd):
-            return self._close(attempt, opened, item)
+            return self._close(opened, opened.writer, item)
         if isinstance(item, StagingHandle):
             provider = staging_provider(self._settings, item.provider_id)
             for batch in provider.open(item).reader().iter_batches():
-                self._write_batch(attempt, opened, batch)
+                self._write_batch(opened, opened.writer, batch)
             opened.staged.append(item)
         else:
-            self._write_batch(attempt, opened, item)
+            for batch in item.batches:
+                self._write_batch(opened, opened.writer, batch)
         opened.write_s += time.monotonic() - started
         return None
 
-    def _write_batch(self, attempt: Attempt, opened: _Open, batch: pa.RecordBatch) -> None:
-        opened.writer.write(batch)
+    def _write_batch(self, opened: _Open, writer: SliceWriter, batch: pa.RecordBatch) -> None:
+        writer.write(batch)
         first = opened.rows == 0
         opened.rows += batch.num_rows
         if first:
+            attempt = opened.attempt
             reached(self._settings, Step.WRITING, attempt.run_id, attempt.slice.key)
 
-    def _close(self, attempt: Attempt, opened: _Open, end: SliceEnd) -> SliceResult:
+    def _close(self, opened: _Open, writer: SliceWriter, end: SliceEnd) -> SliceResult:
         started = time.monotonic()
-        receipt = opened.writer.close()
+        attempt = opened.attempt
+        receipt = writer.close()
         del self._open[attempt.attempt_id]
         written = receipt.rows + receipt.duplicates_dropped + receipt.rows_discarded
         if not end.rows == opened.rows == written:

@@ -20,7 +20,7 @@ class Step(str, Enum):
 
     OWNED = "owned"  # planner: the run is ours, nothing planned
     PLANNED = "planned"  # planner: the plan is stored
-    READING = "reading"  # slice task: the first batch was yielded
+    READING = "reading"  # slice task: the first batches were yielded
     WRITING = "writing"  # sink actor: the first batch was written
     WRITTEN = "written"  # sink actor: files are closed, the receipt not returned
     COMMITTING = "committing"  # planner: just before the sink commit

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import threading
@@ -33,9 +34,18 @@ from matih_ray.sources.postgres.failures import RefusedStatementError
 # takes less time, as more of it is still in the processor's cache when it is decoded. A block is
 # larger only when a single row is.
 BLOCK_BYTES = 4 * 1024 * 1024
-# How long one look at the socket waits. It ends nothing, as a query may think for hours before its
-# first row, and keepalives find a dead peer; but whoever closes must get a turn.
+# Who waits for a socket is woken once this much has come, and not for every 8 KB that the server
+# sends: to be woken is a third of what receiving costs, and costs the server a tenth more.
+_MUCH_BYTES = 1024 * 1024
+# After a pause of this long what has come is taken, however little: the end of all, or the output
+# of a slow query.
+_PAUSE_S = 0.01
+# How long one look at the socket waits when nothing has come for that long. It ends nothing, as a
+# query may think for hours before its first row, and keepalives find a dead peer; but whoever
+# closes must get a turn.
 _WAIT_S = 1.0
+# A statement fits into the system's buffers unless the server does not read.
+_SEND_S = 30.0
 # ReadyForQuery but for its last byte. No COPY text has such bytes, so where they are the last that
 # came there is no use in waiting for more.
 _READY = b"Z\0\0\0\5"
@@ -57,7 +67,8 @@ class SocketCopy:
         """
         self._connection = connection
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
-        self._socket.settimeout(_WAIT_S)  # and not None, which would let libpq's reads wait too
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
         self._lock = threading.Lock()  # whoever closes may be another thread than the reader
         self._buffer = bytearray(BLOCK_BYTES + len(PADDING))
         self._size = 0
@@ -67,7 +78,10 @@ class SocketCopy:
         self._refusal: RefusedStatementError | None = None
         query = statement.encode() + b"\0"
         with _lost_connections():
+            self._socket.settimeout(_SEND_S)
             self._socket.sendall(b"Q" + struct.pack(">I", len(query) + 4) + query)
+            self._socket.settimeout(0)  # as libpq has it
+        self._wake_at(_MUCH_BYTES)
 
     def blocks(self) -> Iterator[memoryview]:
         """Blocks that end with a newline and `PADDING`, each of about `BLOCK_BYTES`; each is there
@@ -94,6 +108,7 @@ class SocketCopy:
                 with self._lock:
                     self._pass_over(time.monotonic() + _WAIT_S)
         self._is_done = True
+        self._wake_at(1)  # libpq waits for answers that are short
         self._socket.close()
 
     def _pass_over(self, deadline: float) -> None:
@@ -118,10 +133,11 @@ class SocketCopy:
         room = memoryview(self._buffer)[: len(self._buffer) - len(PADDING)]
         ready_at = -1
         while self._size < len(room) and ready_at < 0:
+            self._wait()
             with _lost_connections():
                 try:
                     got = self._socket.recv_into(room[self._size :])
-                except TimeoutError:
+                except BlockingIOError:
                     if self._is_closing:
                         return True
                     continue
@@ -131,6 +147,18 @@ class SocketCopy:
             end = self._size - len(_READY) - 1
             ready_at = self._buffer.find(_READY, max(end, 0), self._size)
         return True
+
+    def _wait(self) -> None:
+        """Until much has come; or anything, after a pause; or for a while."""
+        if self._poll.poll(_PAUSE_S * 1000):
+            return
+        self._wake_at(1)
+        self._poll.poll(_WAIT_S * 1000)
+        self._wake_at(_MUCH_BYTES)
+
+    def _wake_at(self, size: int) -> None:
+        with contextlib.suppress(OSError):  # a local socket of some systems has no such option
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def _take_messages(self) -> int:
         """Put the rows that have come to the front; how many bytes they are."""

@@ -18,6 +18,7 @@ from matih_ray.model.policy import IngestionPolicy, RunMode
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.model.value import Value
 from matih_ray.sources.base import ConnectionTest, EndpointSpec, IngestionContext
+from matih_ray.sources.postgres import copy_kernels
 from matih_ray.sources.postgres.catalog import (
     Relation,
     relation_of,
@@ -150,6 +151,7 @@ class PostgresSource:
         """Batches of one slice; see `copying` for the route that rows take, and `change_runs` for
         that of changes."""
         columns = _selected(unit, policy)
+        copy_kernels.expect(_estimated_bytes(unit, slice_))
         if policy.run_mode is not RunMode.CDC:
             params = parse(slice_)
             yield from self._rows(unit, columns, params, params.snapshot)
@@ -249,6 +251,13 @@ class PostgresSource:
             yield from LogReader(self._sessions, unit, columns, key, params).batches(stream)
         finally:
             stream.close()
+
+
+def _estimated_bytes(unit: EndpointUnitDescriptor, slice_: IngestionSlice) -> int:
+    """What the slice takes of the table's pages, or 0 if nobody knows."""
+    if not unit.estimated_bytes or not unit.estimated_rows or not slice_.estimated_rows:
+        return 0
+    return round(unit.estimated_bytes * min(1.0, slice_.estimated_rows / unit.estimated_rows))
 
 
 def _checked(
