@@ -85,6 +85,14 @@ def test_a_row_may_be_larger_than_a_block(connection: Any, begin: Open, size: in
     assert [len(line) for line in found.splitlines()] == [1, size, 1, size, 70]
 
 
+def test_rows_of_a_slow_query_come_when_they_are_there(connection: Any, begin: Open) -> None:
+    # 9 KB a row: more than the server holds back
+    query = "SELECT repeat('x', 9000), pg_sleep(n % 2 * 1.1) FROM generate_series(1, 4) n"
+    lines = taken(begin(connection, f"COPY ({query}) TO STDOUT")).splitlines()
+    assert lines == [b"x" * 9000 + b"\t"] * 4
+    assert answer(connection) == 42
+
+
 def test_empty_rows_are_rows(connection: Any, begin: Open) -> None:
     query = "COPY (SELECT FROM generate_series(1, 100000)) TO STDOUT"
     assert taken(begin(connection, query)) == b"\n" * 100_000

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from matih_ray.errors import UnrepresentableValueError
 from matih_ray.kernels import PADDING
+from matih_ray.sources.postgres import copy_kernels
 from matih_ray.sources.postgres.copying import _LineBlocks
 from matih_ray.sources.postgres.decoding import BlockDecoder
 from matih_ray.sources.postgres.exact_values import decode_texts
@@ -171,3 +172,26 @@ def test_blocks_end_at_newlines_whatever_the_buffer(lines: list[bytes], buffer_b
             buffered.write(line)
     assert b"".join(block.removesuffix(PADDING) for block in blocks) == b"".join(lines)
     assert all(block.endswith(b"\n" + PADDING) for block in blocks)
+
+
+def test_kernels_pay_for_a_large_slice_and_for_who_has_read_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    much = copy_kernels.KERNELS_AFTER_BYTES
+    monkeypatch.setattr(copy_kernels._Process, "read_bytes", 0)
+    monkeypatch.setattr(copy_kernels._Process, "slice_bytes", 0)
+    found = []
+    for size in (0, much, much + 1, 0):
+        copy_kernels.expect(size)
+        found.append(copy_kernels.pay())
+    assert found == [False, False, True, True]
+
+    monkeypatch.setattr(copy_kernels._Process, "slice_bytes", 0)
+    schema = pa.schema([("n", pa.int64())])
+    block = b"1\n" * 500_000 + PADDING
+    decoder = BlockDecoder(schema)
+    for _ in range(much // len(block)):
+        decoder.decode(block)
+    assert not copy_kernels.pay()
+    decoder.decode(block)
+    assert copy_kernels.pay()
