@@ -28,8 +28,8 @@ from matih_ray.staging.base import StagingHandle
 from matih_ray.staging.object_store import ObjectStoreStaging
 from matih_ray.telemetry import bind
 
-# Batches go on together until they are this large: an object takes some 10 ms of CPU, of the planner,
-# the sink and Ray, which is what 20,000 rows of lineitem take to be written.
+# Batches go on together until they are this large: an object takes some 10 ms of CPU (planner, sink
+# and Ray), which is what 20,000 rows of lineitem take to be written.
 STAGED_BYTES = 12 * 1024 * 1024
 # They do not wait for the rest of them longer than until the first batch that comes after this.
 STAGED_S = 0.25
