@@ -11,10 +11,12 @@ from typing import TypeVar
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-# Calls of one slice or plan to an API: an answer takes the site a third of a second and us a
-# hundredth. The rate governor knows what the site allows, which is a hundred a second where it is
-# written down; this bounds the answers in memory.
+# Calls of one slice to an API: an answer takes the site a third of a second and us a hundredth. The
+# rate governor knows what the site allows, which is a hundred a second where it is written down;
+# this bounds the answers in memory.
 CALLS_AT_ONCE = 8
+# Calls of one plan, whose answers are small. Nothing of its run is read before it is made.
+PLAN_CALLS_AT_ONCE = 32
 
 
 def read_ahead(

@@ -44,12 +44,13 @@ from matih_ray.sources.http.failures import (
 )
 from matih_ray.sources.http.json_values import parse
 from matih_ray.sources.rate_governor import RateGovernor, rate_report, seconds_until
+from matih_ray.sources.read_ahead import PLAN_CALLS_AT_ONCE
 
 MAX_BACKOFF_S = 30.0
 # Within the API's own origin; a chain of more is a loop.
 MAX_REDIRECTS = 5
-# Slices are read one after the other by a source, with a few calls at a time.
-_MAX_CONNECTIONS = 8
+# Slices are read one after the other by a source, with a few calls at a time; plans ask the most.
+_MAX_CONNECTIONS = PLAN_CALLS_AT_ONCE
 # A task waits so long for a governor by itself; a longer wait is the planner's, which gives the
 # task's place to others meanwhile.
 MAX_GOVERNED_WAIT_S = 20.0

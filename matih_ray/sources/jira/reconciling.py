@@ -17,7 +17,7 @@ from matih_ray.sources.jira.api import JiraApi, Record
 from matih_ray.sources.jira.config import JiraFilter
 from matih_ray.sources.jira.known_ids import MAX_IDS, packed, unpacked
 from matih_ray.sources.jira.slices import ReconcileSlice, make_slice
-from matih_ray.sources.read_ahead import read_ahead
+from matih_ray.sources.read_ahead import PLAN_CALLS_AT_ONCE, read_ahead
 
 # Ids of one slice: fifty calls.
 MAX_SLICE_IDS = 5000
@@ -39,7 +39,7 @@ def found_ids(api: JiraApi, *queries: str) -> set[int]:
     found: set[int] = set()
     for _ in range(MAX_SWEEPS):
         before = len(found)
-        answers = list(chain.from_iterable(read_ahead(pages, queries)))
+        answers = list(chain.from_iterable(read_ahead(pages, queries, PLAN_CALLS_AT_ONCE)))
         found.update(*answers)
         if len(answers) <= 1 or len(found) == before:
             break

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from matih_ray.sources.jira import jql
-from matih_ray.sources.read_ahead import read_ahead
+from matih_ray.sources.read_ahead import PLAN_CALLS_AT_ONCE, read_ahead
 
 # Counting calls for one project; a window that would need more stays larger.
 MAX_PROBES = 2000
@@ -48,7 +48,7 @@ def cut(whole: Window, rows: int, count: Callable[[int, int], int]) -> list[Wind
             else:
                 found.append(window)
         probes -= len(asked)
-        counts = read_ahead(lambda piece: count(*piece), asked)
+        counts = read_ahead(lambda piece: count(*piece), asked, PLAN_CALLS_AT_ONCE)
         uncut = [Window(*piece, inside) for piece, inside in zip(asked, counts, strict=True)]
     return _joined(sorted(found), rows)
 
