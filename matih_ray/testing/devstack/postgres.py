@@ -17,7 +17,10 @@ import psycopg2
 
 from matih_ray.testing.devstack.ports import free_port
 
-START_TIMEOUT_S = 30
+# A server that was killed first replays what was written since its last checkpoint.
+START_TIMEOUT_S = 120
+# That much at the most: two busy cores replay 1 GB in about ten seconds.
+MAX_WAL_SIZE = "1GB"
 SYSTEM_BINARIES = Path("/usr/lib/postgresql")
 
 
@@ -73,7 +76,7 @@ class PostgresServer:
             "max_wal_senders": "10",
             "max_replication_slots": "10",
             "max_connections": "100",
-            "max_wal_size": "4GB",
+            "max_wal_size": MAX_WAL_SIZE,
             **(options or {}),
         }
 
