@@ -70,8 +70,7 @@ class SinkWorker:
         return os.getpid()
 
     def begin(self, attempt: Attempt) -> None:
-        """Remember an attempt, which its writes then name: what it holds would take longer to send
-        with each of them than many a batch takes to write."""
+        """Remember an attempt. Its writes only name it: target and slice are too much for each."""
         self._open[attempt.attempt_id] = _Open(attempt)
 
     def write(self, attempt_id: str, item: StagedItem) -> SliceResult | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import islice
+from operator import attrgetter
+from typing import TypeAlias, TypeVar
 
 import pyarrow as pa
 import ray
@@ -24,6 +26,7 @@ from matih_ray.model.run import RunError
 from matih_ray.model.unit import EndpointUnitDescriptor
 from matih_ray.registry import Registry
 from matih_ray.settings import Settings
+from matih_ray.sources.batching import gathered
 from matih_ray.staging.base import StagingHandle
 from matih_ray.staging.object_store import ObjectStoreStaging
 from matih_ray.telemetry import bind
@@ -34,7 +37,8 @@ STAGED_BYTES = 12 * 1024 * 1024
 # They do not wait for the rest of them longer than until the first batch that comes after this.
 STAGED_S = 0.25
 # Yielded but unconsumed objects at which a slice task pauses: enough to hide one round trip to the
-# planner and one slow write.
+# planner and one slow write. With those that the sink is writing (`WRITES_AHEAD`) a slice has three
+# objects at a time, each of about `STAGED_BYTES` and a batch more: some 50 MB.
 STAGED_AHEAD = 1
 
 
@@ -73,6 +77,7 @@ class SliceEnd:
     problem: RunError | None = None
 
 
+Item = TypeVar("Item")
 StagedItem: TypeAlias = StagedBatches | StagingHandle | SliceEnd
 
 
@@ -92,20 +97,12 @@ def read_slice(settings: Settings, task: SliceTask) -> Iterator[StagedItem]:
         read = source.read(task.unit, task.slice, task.policy)
         batches = _Counted(mapped(ports.registry, task, read), task.policy)
         if task.staging_provider_id == ObjectStoreStaging.provider_id:
-            # Ray stores what a task yields, and the caller owns it: no variable may keep it here
-            staged = together(batches)
-            if (first := next(staged, None)) is not None:
-                yield first
-                del first
-                reached(settings, Step.READING, task.run_id, task.slice.key)
-                yield from staged
+            yield from _announced(together(batches), settings, task)
         else:
             session = staging_provider(settings, task.staging_provider_id).allocate(task.slice.key)
             writer = session.writer()
-            for number, batch in enumerate(batches):
+            for batch in _announced(iter(batches), settings, task):
                 writer.write_batch(batch)
-                if number == 0:
-                    reached(settings, Step.READING, task.run_id, task.slice.key)
             yield session.handle
     finally:
         source.close()
@@ -136,17 +133,18 @@ def mapped(
 
 def together(batches: Iterable[pa.RecordBatch]) -> Iterator[StagedBatches]:
     """The batches in their order, in objects of about `STAGED_BYTES` or of what came meanwhile."""
-    held: list[pa.RecordBatch] = []
-    held_bytes, since_s = 0, 0.0
-    for batch in batches:
-        since_s = since_s if held else time.monotonic()
-        held.append(batch)
-        held_bytes += batch.nbytes
-        if held_bytes >= STAGED_BYTES or time.monotonic() - since_s >= STAGED_S:
-            yield StagedBatches(tuple(held))
-            held, held_bytes = [], 0
-    if held:
-        yield StagedBatches(tuple(held))
+    groups = gathered(batches, attrgetter("nbytes"), STAGED_BYTES, STAGED_S)
+    return map(StagedBatches, map(tuple, groups))
+
+
+def _announced(items: Iterator[Item], settings: Settings, task: SliceTask) -> Iterator[Item]:
+    """The items; that reading has begun is said once the first of them is used."""
+    # Ray stores what a task yields, and the caller owns it: no variable may keep it here
+    for item in islice(items, 1):
+        yield item
+        del item
+        reached(settings, Step.READING, task.run_id, task.slice.key)
+    yield from items
 
 
 class _Counted:

@@ -6,7 +6,7 @@
     json_stretches  where a JSON value ends
     json_lines      which bytes of lines of JSON objects are the values of which columns
     texts, columns  those values as the buffers of columns
-    gathering       what is left to do of places: texts, and doubles of many digits
+    gathering       from places to what is there: texts, and doubles of many digits
     json_columns    lines to Arrow columns: what others call
     copy_rows       the values of rows of PostgreSQL's COPY text
     copy_columns    such rows to Arrow columns: what others call

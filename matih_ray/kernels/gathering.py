@@ -1,4 +1,4 @@
-"""What is left to do of places in a block: texts as buffers, and doubles of many digits."""
+"""From places in a block to what is there: texts as buffers, and doubles of many digits."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from matih_ray.model.ids import EndpointId, UnitId
 from matih_ray.model.policy import IngestionPolicy
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor, Fidelity
 from matih_ray.sources.base import TARGET_BATCH_BYTES, IngestionContext
+from matih_ray.sources.batching import joined, pieces
 from matih_ray.sources.http.json_values import micros
 
 Row = dict[str, Any]
@@ -126,18 +126,10 @@ def record_batches(
     schema: pa.Schema, rows: Iterable[Row], target_bytes: int = TARGET_BATCH_BYTES
 ) -> Iterator[pa.RecordBatch]:
     """Batches of rows; a column that a row lacks is NULL there, and one too many is left out."""
-    pieces: list[pa.RecordBatch] = []
-    held_bytes = 0
-    remaining = iter(rows)
-    while piece := list(islice(remaining, PIECE_ROWS)):
-        batch = pa.RecordBatch.from_pylist(piece, schema=schema)
-        pieces.append(batch)
-        held_bytes += batch.nbytes
-        if held_bytes >= target_bytes:
-            yield pa.concat_batches(pieces)
-            pieces, held_bytes = [], 0
-    if pieces:
-        yield pa.concat_batches(pieces)
+    batches = (
+        pa.RecordBatch.from_pylist(piece, schema=schema) for piece in pieces(rows, PIECE_ROWS)
+    )
+    return joined(batches, target_bytes)
 
 
 def at(value: Any, *names: str) -> Any:

@@ -2,8 +2,8 @@
 
 Tested against an emulator; no BigQuery was there. Every cell of a page of its REST API is text, and
 goes from that text to Arrow: the client's own conversion would lose intervals and ask for pandas.
-May import `sources.sql`, `sources.base`, `sources.google_login`, `model`, `errors` and
-the client.
+May import `sources.sql`, `sources.base`, `sources.batching`, `sources.google_login`, `model`,
+`errors` and the client.
 
     source, config      the endpoint
     session, http       the client, and how long its requests may take

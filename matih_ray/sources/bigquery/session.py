@@ -11,7 +11,7 @@ from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from matih_ray.errors import DatabaseNotFoundError, SourceChangedError
-from matih_ray.sources.base import TARGET_BATCH_BYTES
+from matih_ray.sources.batching import joined
 from matih_ray.sources.bigquery.catalog import KINDS, relation_of
 from matih_ray.sources.bigquery.config import BigQueryConfig
 from matih_ray.sources.bigquery.decoding import RawRow, record_batch
@@ -83,14 +83,7 @@ class BigQuerySession:
 
     def batches(self, statement: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Rows of a SELECT as batches of this schema, of about `TARGET_BATCH_BYTES`."""
-        kept: list[pa.RecordBatch] = []
-        for rows in self._pages(statement):
-            kept.append(record_batch(rows, schema))
-            if sum(batch.nbytes for batch in kept) >= TARGET_BATCH_BYTES:
-                yield pa.concat_batches(kept)
-                kept = []
-        if kept:
-            yield pa.concat_batches(kept)
+        return joined(record_batch(rows, schema) for rows in self._pages(statement))
 
     def close(self) -> None:
         """Close connections."""

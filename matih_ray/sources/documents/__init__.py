@@ -20,5 +20,5 @@ Iceberg struct that is wrong for one document in a million fails the run; JSON t
     numbers   decimals of a declared precision, exactly or not at all
     exact_json  JSON text and its values, for all sources that read or write it
 
-May import `sources.base`, `model`, `errors`, pyarrow and msgspec.
+May import `sources.base`, `sources.batching`, `model`, `errors`, pyarrow and msgspec.
 """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from matih_ray.errors import UnrepresentableValueError
 from matih_ray.sources.base import TARGET_BATCH_BYTES
+from matih_ray.sources.batching import joined, pieces
 from matih_ray.sources.documents.columns import Dialect, Document, SelectedColumn, arrow_schema
 
 # Documents of a page that are Python objects at a time, before they become Arrow: they take
@@ -39,28 +39,12 @@ def record_batches(
         UnrepresentableValueError: A value does not fit its column.
     """
     schema = arrow_schema(columns)
-    pieces: list[pa.RecordBatch] = []
-    held_bytes = 0
-    for piece in _pieces(pages):
-        batch = _piece(dialect, columns, schema, unit_id, piece)
-        pieces.append(batch)
-        held_bytes += batch.nbytes
-        if held_bytes >= target_bytes:
-            yield _joined(pieces)
-            pieces, held_bytes = [], 0
-    if pieces:
-        yield _joined(pieces)
-
-
-def _pieces(pages: Iterable[Iterable[Document]]) -> Iterator[list[Document]]:
-    for page in pages:
-        documents = iter(page)
-        while piece := list(islice(documents, PIECE_DOCUMENTS)):
-            yield piece
-
-
-def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
+    batches = (
+        _piece(dialect, columns, schema, unit_id, piece)
+        for page in pages
+        for piece in pieces(page, PIECE_DOCUMENTS)
+    )
+    return joined(batches, target_bytes)
 
 
 def _piece(

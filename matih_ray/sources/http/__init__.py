@@ -2,7 +2,8 @@
 
 A connector declares its streams; nothing is guessed from an API but the columns of a stream without
 a `schema`, which come from a bounded sample. May import `sources.base`, `sources.documents`,
-`sources.host_policy`, `model`, `errors` and httpx.
+what all sources share of reaching hosts and APIs (`host_policy`, `guarded_http`, `rate_governor`,
+`provider_services`, `read_ahead`, `slices`), `model`, `errors` and httpx.
 
     rest, graphql      the two endpoints: how a request is written
     endpoint           what both share: units, schema, plans, reading

@@ -26,7 +26,7 @@ MAX_SWEEPS = 5
 
 
 def found_ids(api: JiraApi, *queries: str) -> set[int]:
-    """All ids that some queries find, a few of them asked at a time.
+    """All ids that some queries find, up to `PLAN_CALLS_AT_ONCE` of them asked at a time.
 
     While pages are asked for, issues change and leave the result, and what follows moves up across
     the border of a page, or of a query. So if there was more than one page the queries are asked

@@ -17,6 +17,7 @@ import pyarrow as pa
 from matih_ray.errors import UnrepresentableValueError
 from matih_ray.sources.atlassian.documents import plain_text
 from matih_ray.sources.base import TARGET_BATCH_BYTES
+from matih_ray.sources.batching import joined, pieces
 from matih_ray.sources.documents.exact_json import json_text
 from matih_ray.sources.http.json_values import micros
 from matih_ray.sources.jira.api import Record, SiteFacts
@@ -31,21 +32,7 @@ def batches(
     rows: Iterable[Row], schema: pa.Schema, target_bytes: int = TARGET_BATCH_BYTES
 ) -> Iterator[pa.RecordBatch]:
     """Rows as record batches of about `target_bytes` bytes."""
-    piece: list[Row] = []
-    pieces: list[pa.RecordBatch] = []
-    held_bytes = 0
-    for row in rows:
-        piece.append(row)
-        if len(piece) == PIECE_ROWS:
-            pieces.append(_batch(piece, schema))
-            held_bytes, piece = held_bytes + pieces[-1].nbytes, []
-            if held_bytes >= target_bytes:
-                yield pa.concat_batches(pieces)
-                pieces, held_bytes = [], 0
-    if piece:
-        pieces.append(_batch(piece, schema))
-    if pieces:
-        yield pa.concat_batches(pieces)
+    return joined((_batch(piece, schema) for piece in pieces(rows, PIECE_ROWS)), target_bytes)
 
 
 def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:

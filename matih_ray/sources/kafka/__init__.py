@@ -1,8 +1,8 @@
 """Apache Kafka (`stream.kafka`): topics into Arrow, message by message, exactly.
 
-Works with every broker that librdkafka speaks to. May import `sources.base`, `sources.probe`,
-`sources.documents`, the JSON of `sources.http`, `model`, `errors` and confluent-kafka; nothing else
-knows that confluent-kafka exists.
+Works with every broker that librdkafka speaks to. May import `sources.base`, `sources.batching`,
+`sources.probe`, `sources.documents`, the JSON of `sources.http`, `model`, `errors` and
+confluent-kafka; nothing else knows that confluent-kafka exists.
 
     source      the endpoint: what the rest of the package is put together for
     config, session, failures    connecting and errors

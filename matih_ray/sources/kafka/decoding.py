@@ -10,6 +10,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from matih_ray.errors import UnrepresentableValueError
 from matih_ray.sources.base import TARGET_BATCH_BYTES
+from matih_ray.sources.batching import joined
 from matih_ray.sources.documents.exact_json import parse
 from matih_ray.sources.kafka.columns import (
     HEADERS,
@@ -40,17 +41,11 @@ def record_batches(
         UnrepresentableValueError: A value does not fit its column.
     """
     schema = selection.schema
-    pieces: list[pa.RecordBatch] = []
-    held_bytes = 0
-    for page in pages:
-        piece = pa.RecordBatch.from_arrays(_arrays(selection, unit_id, page), schema=schema)
-        pieces.append(piece)
-        held_bytes += piece.nbytes
-        if held_bytes >= target_bytes:
-            yield _joined(pieces)
-            pieces, held_bytes = [], 0
-    if pieces:
-        yield _joined(pieces)
+    batches = (
+        pa.RecordBatch.from_arrays(_arrays(selection, unit_id, page), schema=schema)
+        for page in pages
+    )
+    return joined(batches, target_bytes)
 
 
 def json_object(value: bytes | None) -> JsonObject | None:
@@ -62,10 +57,6 @@ def json_object(value: bytes | None) -> JsonObject | None:
     except (ValueError, RecursionError):
         return None
     return found if type(found) is dict else None
-
-
-def _joined(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pieces[0] if len(pieces) == 1 else pa.concat_batches(pieces)
 
 
 def _arrays(selection: Selection, unit_id: str, page: Page) -> list[pa.Array]:

@@ -13,7 +13,6 @@ from typing import Any
 import oracledb
 import pyarrow as pa
 
-from matih_ray.sources.base import TARGET_BATCH_BYTES
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.sources.oracle import catalog
 from matih_ray.sources.oracle.config import OracleConfig
@@ -21,12 +20,10 @@ from matih_ray.sources.oracle.decoding import Row, record_batch
 from matih_ray.sources.oracle.failures import mapped_errors
 from matih_ray.sources.oracle.login import connected
 from matih_ray.sources.sql.dialect import SqlRelation
+from matih_ray.sources.sql.row_pages import gathered_rows
 
 # Rows of one round trip, for which the driver makes room ahead of them.
 FETCH_ROWS = 1000
-# Rows that become one batch, if they are small; Python holds about ten times their bytes meanwhile.
-MAX_BATCH_ROWS = 50_000
-_VALUE_BYTES = 8
 _SETTINGS = (
     "ALTER SESSION SET TIME_ZONE = 'UTC'",
     # texts are compared by their bytes, whatever the account's language
@@ -74,7 +71,7 @@ class OracleSession:
             cursor.arraysize = cursor.prefetchrows = FETCH_ROWS
             # numbers as decimals, large values themselves and not places to ask for them
             cursor.execute(statement, fetch_decimals=True, fetch_lobs=False)
-            for rows in _gathered(cursor):
+            for rows in gathered_rows(_pages(cursor)):
                 yield record_batch(rows, schema)
 
     def close(self) -> None:
@@ -89,19 +86,6 @@ class OracleSession:
             return list(cursor.fetchall())
 
 
-def _gathered(cursor: Any) -> Iterator[list[Row]]:
-    """Rows put together to about `TARGET_BATCH_BYTES`."""
-    rows: list[Row] = []
-    size = 0
-    while page := cursor.fetchmany():
-        rows += page
-        size += sum(
-            len(value) if isinstance(value, (str, bytes)) else _VALUE_BYTES
-            for row in page
-            for value in row
-        )
-        if size >= TARGET_BATCH_BYTES or len(rows) >= MAX_BATCH_ROWS:
-            yield rows
-            rows, size = [], 0
-    if rows:
+def _pages(cursor: Any) -> Iterator[list[Row]]:
+    while rows := cursor.fetchmany():
         yield rows

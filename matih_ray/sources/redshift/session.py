@@ -10,7 +10,6 @@ import psycopg2
 import pyarrow as pa
 from psycopg2.extensions import new_type, register_type, string_types
 
-from matih_ray.sources.base import TARGET_BATCH_BYTES
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.sources.postgres.failures import mapped_errors
 from matih_ray.sources.postgres.session import address_of, connect
@@ -18,11 +17,10 @@ from matih_ray.sources.redshift.catalog import Catalog, Name
 from matih_ray.sources.redshift.config import RedshiftConfig
 from matih_ray.sources.redshift.decoding import TextRow, record_batch
 from matih_ray.sources.sql.dialect import SqlRelation
+from matih_ray.sources.sql.row_pages import gathered_rows
 
 # Clusters of a single node refuse to fetch more at once ("DECLARE", Cursor constraints).
 FETCH_ROWS = 1000
-# Rows that become one batch, if they are small; Python holds about ten times their bytes meanwhile.
-MAX_BATCH_ROWS = 50_000
 
 # Every type as the server's own text.
 _TEXT = new_type(tuple(string_types), "MATIH_TEXT", lambda value, _cursor: value)
@@ -78,7 +76,7 @@ class RedshiftSession:
         with mapped_errors("reading rows"):
             self._run("BEGIN READ ONLY")
             self._run(f"DECLARE matih_rows CURSOR FOR {statement}")
-            for rows in _gathered(self._pages()):
+            for rows in gathered_rows(self._pages()):
                 yield record_batch(rows, schema)
             self._run("COMMIT")  # after an error the caller closes the connection
 
@@ -100,17 +98,3 @@ class RedshiftSession:
     def _run(self, statement: str) -> None:
         with self._connection.cursor() as cursor:
             cursor.execute(statement)
-
-
-def _gathered(pages: Iterator[list[TextRow]]) -> Iterator[list[TextRow]]:
-    """Pages put together to about `TARGET_BATCH_BYTES` of text."""
-    rows: list[TextRow] = []
-    size = 0
-    for page in pages:
-        rows += page
-        size += sum(len(text) for row in page for text in row if text is not None)
-        if size >= TARGET_BATCH_BYTES or len(rows) >= MAX_BATCH_ROWS:
-            yield rows
-            rows, size = [], 0
-    if rows:
-        yield rows

@@ -11,6 +11,7 @@ literals, types), a `SqlSession` (its driver) and its error table. May import `m
     bounds, slices      bounds as text; a slice as data and as SQL
     probing             what is asked of a table while planning
     full, incremental   plans
+    row_pages           what drivers give, in batches of a good size
 
 Why not SQLAlchemy's dialects: they give Python objects row by row, and their types do not say
 whether a value survives. Why PostgreSQL and MySQL do not use it: they have faster and stricter ways

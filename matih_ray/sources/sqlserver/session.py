@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytds
 
 from matih_ray.errors import SourceError, SourceUnavailableError
-from matih_ray.sources.base import TARGET_BATCH_BYTES
 from matih_ray.sources.host_policy import HostPolicy
 from matih_ray.sources.sql.dialect import SqlRelation
+from matih_ray.sources.sql.row_pages import gathered_rows
 from matih_ray.sources.sqlserver import catalog
 from matih_ray.sources.sqlserver.channel import Route, RoutedError, open_channel
 from matih_ray.sources.sqlserver.config import SqlServerConfig
@@ -21,13 +21,10 @@ from matih_ray.sources.sqlserver.failures import mapped_errors, typed
 
 # Rows are decoded so many at a time; one that is large may be 2 GB, whatever the number.
 FETCH_ROWS = 1000
-# Rows that become one batch, if they are small; Python holds about ten times their bytes meanwhile.
-MAX_BATCH_ROWS = 50_000
 # Packets of the login's answer: Azure SQL sends a client on once, an availability group once more.
 MAX_ROUTES = 3
 # The driver would try a failed login again, on a connection that is closed by then.
 _NO_SECOND_TRY_S = 0.001
-_VALUE_BYTES = 8
 _ISOLATION = {"read-committed": "READ COMMITTED", "snapshot": "SNAPSHOT"}
 
 
@@ -67,7 +64,7 @@ class SqlServerSession:
         """Rows of a SELECT as batches of this schema, of about `TARGET_BATCH_BYTES`."""
         with mapped_errors("reading rows"), self._connection.cursor() as cursor:
             cursor.execute(statement)
-            for rows in _gathered(cursor):
+            for rows in gathered_rows(_pages(cursor)):
                 yield record_batch(rows, schema)
 
     def close(self) -> None:
@@ -142,19 +139,6 @@ def _logged_in(
         raise
 
 
-def _gathered(cursor: Any) -> Iterator[list[Row]]:
-    """Rows put together to about `TARGET_BATCH_BYTES`."""
-    rows: list[Row] = []
-    size = 0
-    while page := cursor.fetchmany(FETCH_ROWS):
-        rows += page
-        size += sum(
-            len(value) if isinstance(value, (str, bytes)) else _VALUE_BYTES
-            for row in page
-            for value in row
-        )
-        if size >= TARGET_BATCH_BYTES or len(rows) >= MAX_BATCH_ROWS:
-            yield rows
-            rows, size = [], 0
-    if rows:
+def _pages(cursor: Any) -> Iterator[list[Row]]:
+    while rows := cursor.fetchmany(FETCH_ROWS):
         yield rows
