@@ -329,7 +329,7 @@ def test_a_connection_that_is_cut_while_reading_can_be_tried_again(
     server: OracleServer, monkeypatch: pytest.MonkeyPatch
 ):
     # small batches, so that much is still to be read after the first
-    monkeypatch.setattr("matih_ray.sources.oracle.session.MAX_BATCH_ROWS", 1000)
+    monkeypatch.setattr("matih_ray.sources.sql.row_pages.MAX_BATCH_ROWS", 1000)
     source = source_at(server.port)
     unit = source.describe_unit(UnitId("SHOP.BIG"))
     (slice_,) = source.plan_incremental_slices(unit, None, POLICY, 100_000).slices

@@ -317,7 +317,7 @@ def test_a_connection_that_is_cut_while_reading_can_be_tried_again(
     server: SqlServer, monkeypatch: pytest.MonkeyPatch
 ):
     # small batches, so that much is still to be sent after the first
-    monkeypatch.setattr("matih_ray.sources.sqlserver.session.MAX_BATCH_ROWS", 1000)
+    monkeypatch.setattr("matih_ray.sources.sql.row_pages.MAX_BATCH_ROWS", 1000)
     source = source_of(server)
     unit = source.describe_unit(UnitId("dbo.big"))
     (slice_,) = source.plan_incremental_slices(unit, None, POLICY, 100_000).slices
