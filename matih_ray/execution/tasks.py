@@ -16,7 +16,7 @@ from matih_ray.control.building import build_source
 from matih_ray.errors import PartUnreadableError
 from matih_ray.execution.steps import Step, reached
 from matih_ray.execution.worker import process_ports, settle, staging_provider
-from matih_ray.mappers import apply_cdm
+from matih_ray.mappers import apply_cdm, find_mapper
 from matih_ray.mappers.expressions import Origin
 from matih_ray.model.fingerprint import Fingerprint
 from matih_ray.model.ids import EndpointId, RunId, TenantId
@@ -94,7 +94,7 @@ def read_slice(settings: Settings, task: SliceTask) -> Iterator[StagedItem]:
     source = build_source(ports, task.tenant_id, task.endpoint_id)
     settle()
     try:
-        read = source.read(task.unit, task.slice, task.policy)
+        read = source.read(task.unit, task.slice, reading_policy(ports.registry, task))
         batches = _Counted(mapped(ports.registry, task, read), task.policy)
         if task.staging_provider_id == ObjectStoreStaging.provider_id:
             yield from _announced(together(batches), settings, task)
@@ -107,6 +107,19 @@ def read_slice(settings: Settings, task: SliceTask) -> Iterator[StagedItem]:
     finally:
         source.close()
     yield batches.end(time.monotonic() - started)
+
+
+def reading_policy(plugins: Registry, task: SliceTask) -> IngestionPolicy:
+    """The run's policy, with the columns that its mapper needs if it has one."""
+    policy = task.policy
+    if policy.mode is not DataMode.CDM:
+        return policy
+    mapper = find_mapper(plugins, task.vendor, task.unit.unit_id)
+    if mapper is None:
+        return policy
+    needed = {*mapper.reads, *task.unit.primary_key, *task.slice.dedupe_on, policy.cursor_column}
+    columns = tuple(one.name for one in task.unit.columns if one.name in needed)
+    return policy.model_copy(update={"columns": columns})
 
 
 def mapped(

@@ -100,9 +100,13 @@ def test_a_part_that_could_not_be_read_keeps_its_place_and_others_move() -> None
 
 def test_raw_keeps_numbers_and_text_as_they_were_sent() -> None:
     found = {"id": "1", "displayName": "Zoë \ud800", "n": Decimal("1.10"), "accountId": "a"}
-    row = rows.user(found, 5)
-    assert row["raw"] == '{"id":"1","displayName":"Zo\\u00eb \\ud800","n":1.10,"accountId":"a"}'
-    assert rows.user({"accountId": "ü"}, 5)["raw"] == '{"accountId":"ü"}'
+    given = [rows.user(found, 5), rows.user({"accountId": "ü"}, 5), rows.deleted("b", 5)]
+    (batch,) = rows.batches(given, pa.schema({"id": pa.string(), "raw": pa.string()}))
+    assert batch.column("raw").to_pylist() == [
+        '{"id":"1","displayName":"Zo\\u00eb \\ud800","n":1.10,"accountId":"a"}',
+        '{"accountId":"ü"}',
+        None,
+    ]
 
 
 def test_a_value_that_does_not_fit_names_its_column() -> None:

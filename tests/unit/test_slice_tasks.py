@@ -1,4 +1,4 @@
-"""How a slice task sends its batches on."""
+"""What a slice task reads, and how it sends its batches on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import pyarrow as pa
 import pytest
 
 from matih_ray.execution import tasks
-from matih_ray.execution.tasks import STAGED_BYTES, together
+from matih_ray.execution.tasks import STAGED_BYTES, SliceTask, reading_policy, together
+from matih_ray.model.ids import EndpointId, RunId, TenantId, UnitId
+from matih_ray.model.plan import IngestionSlice
+from matih_ray.model.policy import DataMode, IngestionPolicy
+from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor
+from matih_ray.registry import load_registry
 
 ROW_BYTES = 8
 
@@ -58,3 +63,43 @@ def test_what_was_sent_on_is_kept_by_nobody() -> None:
     for one in together(source()):
         del one
         assert pool.bytes_allocated() - before < STAGED_BYTES / 2
+
+
+def told(unit: str, mode: DataMode, *columns: str) -> SliceTask:
+    described = tuple(
+        ColumnDescriptor(name=name, native_type="text", arrow_type="string") for name in columns
+    )
+    endpoint = EndpointId("endpoint")
+    return SliceTask(
+        tenant_id=TenantId("tenant"),
+        run_id=RunId("run"),
+        endpoint_id=endpoint,
+        unit=EndpointUnitDescriptor(
+            endpoint_id=endpoint,
+            unit_id=UnitId(unit),
+            namespace="jira",
+            name=unit,
+            kind="objects",
+            columns=described,
+            primary_key=("id",),
+        ),
+        slice=IngestionSlice(key="slice", sequence=0, params={}, dedupe_on=("_source_version",)),
+        policy=IngestionPolicy(mode=mode),
+        staging_provider_id="object_store",
+        vendor="http.jira",
+    )
+
+
+def test_only_what_is_mapped_is_read() -> None:
+    columns = ("id", "_source_version", "_deleted", "summary", "description_adf", "raw")
+    plugins = load_registry()
+    task = told("jira.issues", DataMode.CDM, *columns)
+    assert reading_policy(plugins, task).columns == columns[:4]
+
+
+@pytest.mark.parametrize(
+    ("unit", "mode"), [("jira.issues", DataMode.RAW), ("jira.unmapped", DataMode.CDM)]
+)
+def test_all_is_read_of_what_is_not_mapped(unit: str, mode: DataMode) -> None:
+    task = told(unit, mode, "id", "raw")
+    assert reading_policy(load_registry(), task) == task.policy

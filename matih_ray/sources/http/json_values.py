@@ -22,6 +22,7 @@ import datetime as dt
 import re
 from dataclasses import replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -77,6 +78,7 @@ def micros(text: str) -> tuple[int, bool, bool]:
     return whole * 1_000_000 + int(digits[:6]), offset is not None, not digits[6:].strip("0")
 
 
+@lru_cache(maxsize=100)  # of a site's times nearly all have the same one
 def _offset_s(offset: str | None) -> int:
     if offset in (None, "Z", "z"):
         return 0

@@ -1,7 +1,8 @@
 """Objects of the API to rows of the schemas. Pure.
 
 A row is a plain mapping from column to value. Fields that an account may not see are missing from
-an object and NULL in its row.
+an object and NULL in its row. Objects become JSON text where a batch has a column for them: few
+readers want them, and they are most of what a batch holds.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from matih_ray.sources.batching import joined, pieces
 from matih_ray.sources.documents.exact_json import json_text
 from matih_ray.sources.http.json_values import micros
 from matih_ray.sources.jira.api import Record, SiteFacts
-from matih_ray.sources.jira.schemas import DELETED, ID, RAW, VERSION
+from matih_ray.sources.jira.schemas import DELETED, ID, RAW, VERSION, is_json
 
 Row = dict[str, Any]
-# Rows that are Python objects at a time.
-PIECE_ROWS = 1000
+# Rows that are Python objects at a time, with the objects that they were made of.
+PIECE_ROWS = 500
 
 
 def batches(
@@ -38,8 +39,9 @@ def batches(
 def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
     arrays = []
     for field, values in zip(schema, _columns(rows, schema.names), strict=True):
+        given = [_json(value) for value in values] if is_json(field.name) else values
         try:
-            arrays.append(pa.array(values, type=field.type))
+            arrays.append(pa.array(given, type=field.type))
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             raise UnrepresentableValueError(
                 f"column {field.name!r} holds a value that is no {field.type}; it is whole in "
@@ -47,6 +49,10 @@ def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
                 column=field.name,
             ) from None
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json_text(value)
 
 
 def _columns(rows: list[Row], names: list[str]) -> Iterable[Sequence[Any]]:
@@ -57,7 +63,7 @@ def _columns(rows: list[Row], names: list[str]) -> Iterable[Sequence[Any]]:
 
 
 def _row(found: Record, id_: Any, version_ms: int, columns: Mapping[str, Any]) -> Row:
-    return {ID: str(id_), VERSION: version_ms, DELETED: False, **columns, RAW: json_text(found)}
+    return {ID: str(id_), VERSION: version_ms, DELETED: False, **columns, RAW: found}
 
 
 def deleted(id_: str, seen_ms: int, known: Mapping[str, Any] | None = None) -> Row:
@@ -106,8 +112,8 @@ def _texts(values: Any, name: str | None = None) -> list[str] | None:
     return [str(value if name is None else _of(value, name)) for value in values]
 
 
-def _document(value: Any) -> str | None:
-    return json_text(value) if isinstance(value, dict) else None
+def _document(value: Any) -> Record | None:
+    return value if isinstance(value, dict) else None
 
 
 def _whole(value: Any) -> int | None:

@@ -24,6 +24,7 @@ from types import MappingProxyType
 import pyarrow as pa
 
 ID, VERSION, DELETED, RAW = "id", "_source_version", "_deleted", "raw"
+_DOCUMENT = "_adf"
 
 _TEXT, _WHOLE, _FLAG = pa.string(), pa.int64(), pa.bool_()
 _TIME, _DATE = pa.timestamp("us", tz="UTC"), pa.date32()
@@ -213,3 +214,8 @@ CDM_MODELS: Mapping[str, str] = MappingProxyType(
         "jira.worklogs": "cdm.work.worklog",
     }
 )
+
+
+def is_json(column: str) -> bool:
+    """Whether a column holds objects of the API, as JSON text."""
+    return column == RAW or column.endswith(_DOCUMENT)

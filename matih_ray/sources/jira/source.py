@@ -29,9 +29,9 @@ from matih_ray.sources.jira.schemas import (
     CDM_MODELS,
     DELETED,
     ID,
-    RAW,
     SCHEMAS,
     VERSION,
+    is_json,
 )
 from matih_ray.sources.jira.slices import parse
 
@@ -198,7 +198,7 @@ def _filter_of(policy: IngestionPolicy) -> JiraFilter:
 
 
 def _described(field: pa.Field) -> ColumnDescriptor:
-    is_text = field.name == RAW or field.name.endswith("_adf")
+    is_text = is_json(field.name)
     return ColumnDescriptor(
         name=field.name,
         native_type="JSON" if is_text else str(field.type),
