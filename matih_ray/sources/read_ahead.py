@@ -10,6 +10,7 @@ from typing import TypeVar
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
+Other = TypeVar("Other")
 
 # Calls of one slice to an API: an answer takes the site a third of a second and us a hundredth. The
 # rate governor knows what the site allows, which is a hundred a second where it is written down;
@@ -39,3 +40,11 @@ def read_ahead(
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def both(one: Callable[[], Made], other: Callable[[], Other]) -> tuple[Made, Other]:
+    """What two calls give that are made at the same time; what the first raises goes first."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        second = pool.submit(contextvars.copy_context().run, other)
+        first = one()
+        return first, second.result()

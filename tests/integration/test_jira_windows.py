@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pytest
 
 from matih_ray.errors import PartUnreadableError, PlanError, ValidationError
 from matih_ray.model.checkpoint import Checkpoint
 from matih_ray.model.ids import UnitId
+from matih_ray.model.plan import cursor_through
 from matih_ray.model.policy import IngestionPolicy, RunMode
 from matih_ray.planning.planner import make_plan
 from matih_ray.sources.jira import JiraSource
+from matih_ray.sources.jira.known_ids import unpacked
 from matih_ray.testing.devstack.jira import JiraServer
 from tests.integration.jira_lab import INCREMENTAL, NOON_MS, Loads, assert_true, spec_of
 
 FIRST = 10_001
+ISSUES = UnitId("jira.issues")
 MINUTE_MS = 60_000
 MANY_WINDOWS = INCREMENTAL.model_copy(update={"target_slice_rows": 20})
 
@@ -168,6 +172,36 @@ def test_an_issue_that_changes_between_planning_and_reading_is_read(
         for row in batch.to_pylist()
     ]
     assert "hot" in {row["summary"] for row in rows}
+
+
+def test_a_zone_that_changes_between_planning_and_reading_hides_nothing(
+    jira: JiraServer, source: JiraSource
+) -> None:
+    loads = Loads(source)
+    jira.do("set", zone_name="Pacific/Pago_Pago")
+    plan = make_plan(source, loads.unit, None, MANY_WINDOWS)
+    jira.do("set", zone_name="Pacific/Chatham")  # a day later by its calendar
+    batches = [
+        batch for slice_ in plan.slices for batch in source.read(loads.unit, slice_, MANY_WINDOWS)
+    ]
+    ids = pa.Table.from_batches(batches).column("id").to_pylist()
+    assert sorted(ids) == [str(FIRST + n) for n in range(120)]
+
+
+def test_issues_that_change_while_ids_are_compared_are_among_them(
+    jira: JiraServer, source: JiraSource
+) -> None:
+    jira.do("set", edit_while_searching=True)
+    jira.do("forget_calls")
+    plan = make_plan(source, source.describe_unit(ISSUES), None, MANY_WINDOWS)
+    jira.do("set", edit_while_searching=False)
+    windows = [slice_ for slice_ in plan.slices if slice_.params["kind"] == "window"]
+    searches = [call for call in jira.do("calls") if call.endswith("/search/jql")]
+    assert len(searches) == len(windows) + 1  # one each, and one for the oldest issue
+    cursor = cursor_through(None, plan.slices)
+    assert isinstance(cursor, dict)
+    known = cursor["projects"]["SHOP"]["known"]  # type: ignore[call-overload,index]
+    assert unpacked(str(known)) == {FIRST + n for n in range(120)}
 
 
 @pytest.mark.parametrize("policy", [INCREMENTAL, MANY_WINDOWS], ids=["one", "many"])

@@ -19,7 +19,7 @@ from matih_ray.model.value import JsonValue, Value
 from matih_ray.sources.http.client import Answer, ApiClient, Request
 from matih_ray.sources.http.config import Limits
 from matih_ray.sources.jira.jql import ORDER, SECOND, zone_of
-from matih_ray.sources.read_ahead import read_ahead
+from matih_ray.sources.read_ahead import both
 
 Record = dict[str, Any]
 
@@ -71,7 +71,7 @@ class JiraApi:
     @cached_property
     def facts(self) -> SiteFacts:
         """What rows need to know of the site, asked once."""
-        browse_url, sprint_field = read_ahead(lambda ask: ask(), (self._browse_url, self._sprints))
+        browse_url, sprint_field = both(self._browse_url, self._sprints)
         return SiteFacts(browse_url=browse_url or "", sprint_field=sprint_field)
 
     def _browse_url(self) -> str | None:

@@ -151,6 +151,7 @@ def _project_slices(
     # asked once instead of in each slice, and not where there is nothing to read
     needed = planned.unit.name == "issues" and any(count for _, _, count in bounds)
     facts = planned.api.facts if needed else None
+    zone = None if planned.api.site.zone is None else planned.api.site.zone.key
     slices = []
     for after, until, count in bounds:
         reached = upper if until is None else until
@@ -159,7 +160,9 @@ def _project_slices(
             "lastUpdated": jql.stored(reached),
             "asOf": jql.stored(upper),
         }
-        params = WindowSlice(project_key=project.key, lower=after, upper=until, facts=facts)
+        params = WindowSlice(
+            project_key=project.key, lower=after, upper=until, zone=zone, facts=facts
+        )
         patch: dict[str, JsonValue] = {"projects": {project.key: place}}
         # open windows read beyond the cursor, so even a window of new issues may meet old rows
         dedupe = planned.dedupe_on if kept is not None else ()

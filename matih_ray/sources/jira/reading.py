@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 from matih_ray.errors import PartUnreadableError, SourceRejectedError
 from matih_ray.sources.jira import jql, rows
@@ -17,6 +18,7 @@ from matih_ray.sources.jira.api import (
     Record,
 )
 from matih_ray.sources.jira.config import JiraFilter
+from matih_ray.sources.jira.jql import zone_of
 from matih_ray.sources.jira.reconciling import found_ids, is_selected
 from matih_ray.sources.jira.rows import Row
 from matih_ray.sources.jira.slices import (
@@ -26,7 +28,7 @@ from matih_ray.sources.jira.slices import (
     WindowSlice,
     WorklogSlice,
 )
-from matih_ray.sources.read_ahead import read_ahead
+from matih_ray.sources.read_ahead import both, read_ahead
 
 T = TypeVar("T")
 
@@ -78,8 +80,7 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _window(api: JiraApi, unit: str, params: WindowSlice, filter_: JiraFilter) -> Iterator[Row]:
-    query = jql.issues(params.project_key, filter_, api.site.zone, params.lower, params.upper)
-    ids = sorted(found_ids(api, query))
+    ids = sorted(_ids_inside(api, params, filter_))
     if not ids:
         return
     chunks = _chunks(ids, ISSUES_A_CALL)
@@ -95,6 +96,22 @@ def _window(api: JiraApi, unit: str, params: WindowSlice, filter_: JiraFilter) -
     else:
         for found in read_ahead(inside, chunks):
             yield from _belongings(api, unit, found)
+
+
+def _ids_inside(api: JiraApi, params: WindowSlice, filter_: JiraFilter) -> set[int]:
+    """Ids of the window's issues, and some more. They are asked for in the zone of the plan, while
+    the account is asked for its own: a query in another one would find another window."""
+
+    def found(zone: ZoneInfo | None) -> set[int]:
+        return found_ids(
+            api, jql.issues(params.project_key, filter_, zone, params.lower, params.upper)
+        )
+
+    planned = zone_of(params.zone)
+    if planned is None:
+        return found(api.site.zone)
+    ids, site = both(lambda: found(planned), lambda: api.site)
+    return ids if site.zone == planned else found(site.zone)
 
 
 def _is_inside(issue: Record, params: WindowSlice) -> bool:

@@ -28,20 +28,22 @@ MAX_SWEEPS = 5
 def found_ids(api: JiraApi, *queries: str) -> set[int]:
     """All ids that some queries find, up to `PLAN_CALLS_AT_ONCE` of them asked at a time.
 
-    While pages are asked for, issues change and leave the result, and what follows moves up across
-    the border of a page, or of a query. So if there was more than one page the queries are asked
-    again, until no new id turns up.
+    An issue that changes meanwhile leaves its query for the last one, which must be the one without
+    an upper bound: it is asked when all others were answered. But what follows such an issue moves
+    up across the border of a page. So if a query has more than one page, all are asked again, until
+    no new id turns up.
     """
 
     def pages(query: str) -> list[list[int]]:
-        return [page for page in api.issue_ids(query) if page]
+        return list(api.issue_ids(query))
 
+    *bounded, open_ = queries
     found: set[int] = set()
     for _ in range(MAX_SWEEPS):
         before = len(found)
-        answers = list(chain.from_iterable(read_ahead(pages, queries, PLAN_CALLS_AT_ONCE)))
-        found.update(*answers)
-        if len(answers) <= 1 or len(found) == before:
+        answers = [*read_ahead(pages, bounded, PLAN_CALLS_AT_ONCE), pages(open_)]
+        found.update(*chain.from_iterable(answers))
+        if all(len(answer) == 1 for answer in answers) or len(found) == before:
             break
     return found
 
@@ -62,8 +64,8 @@ def reconciled(
         filter_: What is selected.
         project_key: The project.
         known: The ids of the last run, packed; None if there was none.
-        windows: Times (lower, upper) that together are all that is selected; several for a large
-            project, because pages of one query can only follow each other.
+        windows: Times (lower, upper) in order that together are all that is selected; several for
+            a large project, because pages of one query can only follow each other.
         lower: Where the windows of this run begin.
         seen: The server's clock.
     """

@@ -16,13 +16,14 @@ from matih_ray.sources.slices import parsed
 
 class WindowSlice(Value):
     """The issues of a project with `lower < updated <= upper`, or what belongs to them; without an
-    upper bound those that change while they are read as well. `facts` are asked for where they are
-    not told."""
+    upper bound those that change while they are read as well. `zone` is the account's when that was
+    planned. `facts` are asked for where they are not told."""
 
     kind: Literal["window"] = "window"
     project_key: str
     lower: int | None = None
     upper: int | None = None
+    zone: str | None = None
     facts: SiteFacts | None = None
 
 

@@ -48,6 +48,7 @@ class JiraServerState:
         self.latency_s = 0.0
         self.page_max = MAX_IDS
         self.edit_while_paging = False
+        self.edit_while_searching = False
         self.refresh_token = REFRESH_TOKEN
         self.access_tokens: set[str] = set()
         self.token_lifetime_s = 3600
@@ -230,7 +231,20 @@ def search(state: JiraServerState, _request: Request, body: Any) -> Any:
             state.site.edit(page[0]["id"], {"summary": "edited while paging"})
     else:
         answer["isLast"] = True
+    if state.edit_while_searching:
+        _edit_another(state.site, found)
     return answer
+
+
+def _edit_another(site: Site, found: list[JsonObject]) -> None:
+    """Change the latest issue that was not found, but for those that have just been changed."""
+    ids = {issue["id"] for issue in found}
+    others = [
+        i for i in site.issues.values() if i["id"] not in ids and i["updated"] < site.now_ms()
+    ]
+    if others:
+        latest = max(others, key=lambda issue: issue["updated"])
+        site.edit(latest["id"], {"summary": "edited while searching"})
 
 
 def bulk_fetch(state: JiraServerState, _request: Request, body: Any) -> Any:
