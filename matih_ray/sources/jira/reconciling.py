@@ -28,10 +28,10 @@ MAX_SWEEPS = 5
 def found_ids(api: JiraApi, *queries: str) -> set[int]:
     """All ids that some queries find, up to `PLAN_CALLS_AT_ONCE` of them asked at a time.
 
-    An issue that changes meanwhile leaves its query for the last one, which must be the one without
-    an upper bound: it is asked when all others were answered. But what follows such an issue moves
-    up across the border of a page. So if a query has more than one page, all are asked again, until
-    no new id turns up.
+    An issue that changes meanwhile leaves its query for the one without an upper bound. That must
+    be the last, if there are several: it is asked when all others were answered. But what follows
+    such an issue moves up across the border of a page. So if a query has more than one page, all
+    are asked again, until no new id turns up.
     """
 
     def pages(query: str) -> list[list[int]]:
