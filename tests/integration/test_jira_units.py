@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from matih_ray.errors import ValidationError
+from matih_ray.model.ids import UnitId
 from matih_ray.model.policy import IngestionPolicy
 from matih_ray.planning.planner import make_plan
 from matih_ray.sources.jira import JiraSource
@@ -43,6 +44,26 @@ def source(jira: JiraServer) -> Iterator[JiraSource]:
 
 def later(jira: JiraServer, minutes: int) -> None:
     jira.do("set", frozen_ms=NOON_MS + minutes * MINUTE_MS)
+
+
+def test_an_issue_is_the_same_without_what_nobody_wants(
+    jira: JiraServer, source: JiraSource
+) -> None:
+    jira.do("edit", id_=FIRST + 3, fields={"timespent": 7200, "customfield_10020": [{"id": 5}]})
+    unit = source.describe_unit(UnitId("jira.issues"))
+    columns = tuple(column.name for column in unit.columns if column.name != "raw")
+    everything, needed = Loads(source), Loads(source)
+    jira.do("set", recording=True)
+    needed.run(INCREMENTAL.model_copy(update={"columns": columns}))
+    jira.do("set", recording=False)
+    asked = [body["fields"] for _, path, body in jira.do("recorded") if "bulkfetch" in path]
+    assert asked
+    assert not [fields for fields in asked if "*all" in fields]
+    everything.run()
+    assert len(needed.read) == 30
+    assert needed.read == [
+        {name: row[name] for name in row if name != "raw"} for row in everything.read
+    ]
 
 
 def test_an_issue_arrives_with_all_its_fields(jira: JiraServer, source: JiraSource) -> None:

@@ -14,6 +14,7 @@ from matih_ray.errors import PlanError, UnrepresentableValueError
 from matih_ray.model.plan import IngestionSlice, cursor_through
 from matih_ray.sources.atlassian.documents import plain_text
 from matih_ray.sources.jira import jql, rows
+from matih_ray.sources.jira.api import SiteFacts
 from matih_ray.sources.jira.known_ids import packed, unpacked
 from matih_ray.sources.jira.schemas import CDM_MODELS, SCHEMAS
 
@@ -107,6 +108,23 @@ def test_raw_keeps_numbers_and_text_as_they_were_sent() -> None:
         '{"accountId":"ü"}',
         None,
     ]
+
+
+class Asked(dict[str, object]):
+    """Fields that remember which were asked for."""
+
+    names: set[str]
+
+    def get(self, name: str, default: object = None) -> object:
+        self.names.add(name)
+        return super().get(name, default)
+
+
+def test_the_fields_that_are_asked_for_are_those_that_a_row_is_made_of() -> None:
+    fields = Asked(updated="2026-11-20T12:00:00.000+0000")
+    fields.names = set()
+    rows.issue({"id": "1", "fields": fields}, SiteFacts(browse_url="", sprint_field="sprints"))
+    assert fields.names == {*rows.ISSUE_FIELDS, "sprints"}
 
 
 def test_a_value_that_does_not_fit_names_its_column() -> None:

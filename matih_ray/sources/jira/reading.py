@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 from matih_ray.errors import PartUnreadableError, SourceRejectedError
@@ -16,6 +16,7 @@ from matih_ray.sources.jira.api import (
     WORKLOGS_A_CALL,
     JiraApi,
     Record,
+    SiteFacts,
 )
 from matih_ray.sources.jira.config import JiraFilter
 from matih_ray.sources.jira.jql import zone_of
@@ -43,18 +44,22 @@ _FIELDS = {
 }
 
 
-def read_rows(api: JiraApi, unit: str, params: JiraSlice, filter_: JiraFilter) -> Iterator[Row]:
-    """The rows of a slice; `unit` is its name without the namespace.
+def read_rows(
+    api: JiraApi, unit: str, params: JiraSlice, filter_: JiraFilter, *, with_raw: bool
+) -> Iterator[Row]:
+    """The rows of a slice; `unit` is its name without the namespace. Without the column `raw` an
+    issue is asked for only the fields that its other columns need: sites may have hundreds.
 
     Raises:
         PartUnreadableError: The slice's project cannot be read.
     """
+    fields_of = _all_fields if with_raw else _needed_fields
     if isinstance(params, WindowSlice):
         with _reported(params.project_key):
-            yield from _window(api, unit, params, filter_)
+            yield from _window(api, unit, params, filter_, fields_of)
     elif isinstance(params, ReconcileSlice):
         with _reported(params.project_key):
-            yield from _reconcile(api, params, filter_)
+            yield from _reconcile(api, params, filter_, fields_of)
     elif isinstance(params, WorklogSlice):
         yield from _worklogs(api, params, filter_)
     else:
@@ -79,21 +84,37 @@ def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-def _window(api: JiraApi, unit: str, params: WindowSlice, filter_: JiraFilter) -> Iterator[Row]:
+# The fields of issues to ask for, by what is known of the site.
+_FieldsOf: TypeAlias = Callable[[SiteFacts], tuple[str, ...]]
+
+
+def _all_fields(_facts: SiteFacts) -> tuple[str, ...]:
+    return _FIELDS["issues"]
+
+
+def _needed_fields(facts: SiteFacts) -> tuple[str, ...]:
+    return rows.ISSUE_FIELDS + ((facts.sprint_field,) if facts.sprint_field else ())
+
+
+def _window(
+    api: JiraApi, unit: str, params: WindowSlice, filter_: JiraFilter, fields_of: _FieldsOf
+) -> Iterator[Row]:
     ids = sorted(_ids_inside(api, params, filter_))
     if not ids:
         return
     chunks = _chunks(ids, ISSUES_A_CALL)
 
     def inside(some: Sequence[int]) -> list[Record]:
-        return [one for one in api.issues(some, _FIELDS[unit]) if _is_inside(one, params)]
+        return [one for one in api.issues(some, fields) if _is_inside(one, params)]
 
     if unit == "issues":
         facts = params.facts or api.facts
+        fields = fields_of(facts)
         # where the issues were parsed, while they are in the processor's cache
         made = read_ahead(lambda some: [rows.issue(one, facts) for one in inside(some)], chunks)
         yield from chain.from_iterable(made)
     else:
+        fields = _FIELDS[unit]
         for found in read_ahead(inside, chunks):
             yield from _belongings(api, unit, found)
 
@@ -152,20 +173,24 @@ def _changelogs(api: JiraApi, issues: list[Record]) -> Iterator[Row]:
                 yield from rows.changes(history, places[issue_id])
 
 
-def _reconcile(api: JiraApi, params: ReconcileSlice, filter_: JiraFilter) -> Iterator[Row]:
+def _reconcile(
+    api: JiraApi, params: ReconcileSlice, filter_: JiraFilter, fields_of: _FieldsOf
+) -> Iterator[Row]:
     if params.unreadable is not None:
         raise PartUnreadableError(
             f"project {params.project_key}: {params.unreadable}; nothing was deleted",
             part=params.project_key,
         )
-    seen_ms = params.seen // 1000
+    if not params.appeared and not params.gone:
+        return
+    seen_ms, fields = params.seen // 1000, fields_of(api.facts)
     for some in _chunks(params.appeared, ISSUES_A_CALL):
-        for issue in api.issues(some, _FIELDS["issues"]):
+        for issue in api.issues(some, fields):
             # later ones are in the windows
             if rows.updated_of(issue) <= params.lower:
                 yield rows.issue(issue, api.facts, seen_ms)
     for some in _chunks(params.gone, ISSUES_A_CALL):
-        present = {int(issue["id"]): issue for issue in api.issues(some, _FIELDS["issues"])}
+        present = {int(issue["id"]): issue for issue in api.issues(some, fields)}
         for id_ in some:
             found = present.get(id_)
             if found is None or not is_selected(found, filter_):

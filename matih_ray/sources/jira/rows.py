@@ -153,6 +153,16 @@ def project(found: Record, seen_ms: int) -> Row:
     return _row(found, found["id"], seen_ms, columns)
 
 
+# What a row of `jira.issues` is made of, but for the object itself, and sprints: their field has
+# another name at each site.
+ISSUE_FIELDS = (
+    "issuetype", "status", "project", "priority", "resolution", "summary", "description",
+    "assignee", "reporter", "creator", "parent", "labels", "components", "fixVersions", "versions",
+    "created", "updated", "resolutiondate", "duedate", "timeoriginalestimate", "timeestimate",
+    "timespent",
+)  # fmt: skip
+
+
 def issue(found: Record, facts: SiteFacts, seen_ms: int = 0) -> Row:
     """A row of `jira.issues`; `seen_ms` is its version if that is later than its last change."""
     fields = found.get("fields") or {}

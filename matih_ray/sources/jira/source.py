@@ -29,6 +29,7 @@ from matih_ray.sources.jira.schemas import (
     CDM_MODELS,
     DELETED,
     ID,
+    RAW,
     SCHEMAS,
     VERSION,
     is_json,
@@ -155,7 +156,9 @@ class JiraSource:
     ) -> Iterator[pa.RecordBatch]:
         """Batches of one slice."""
         schema = self.read_schema(unit, policy)
-        rows = read_rows(self._api(), unit.name, parse(slice_), _filter_of(policy))
+        rows = read_rows(
+            self._api(), unit.name, parse(slice_), _filter_of(policy), with_raw=RAW in schema.names
+        )
         yield from batches(rows, schema)
 
     def filter_options(self) -> dict[str, tuple[FilterOption, ...]]:
