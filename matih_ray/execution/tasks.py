@@ -110,15 +110,17 @@ def read_slice(settings: Settings, task: SliceTask) -> Iterator[StagedItem]:
 
 
 def reading_policy(plugins: Registry, task: SliceTask) -> IngestionPolicy:
-    """The run's policy, with the columns that its mapper needs if it has one."""
+    """The run's policy, with the columns that its mapper needs if it has one, and those by which
+    its source knows rows and goes through them."""
     policy = task.policy
     if policy.mode is not DataMode.CDM:
         return policy
     mapper = find_mapper(plugins, task.vendor, task.unit.unit_id)
     if mapper is None:
         return policy
-    needed = {*mapper.reads, *task.unit.primary_key, *task.slice.dedupe_on, policy.cursor_column}
-    columns = tuple(one.name for one in task.unit.columns if one.name in needed)
+    unit = task.unit
+    needed = {*mapper.reads, *unit.primary_key, *unit.cursor_candidates, *task.slice.dedupe_on}
+    columns = tuple(one.name for one in unit.columns if one.name in needed)
     return policy.model_copy(update={"columns": columns})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -10,13 +11,19 @@ import pytest
 
 from matih_ray.execution import tasks
 from matih_ray.execution.tasks import STAGED_BYTES, SliceTask, reading_policy, together
+from matih_ray.mappers import find_mapper
 from matih_ray.model.ids import EndpointId, RunId, TenantId, UnitId
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.policy import DataMode, IngestionPolicy
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor
 from matih_ray.registry import load_registry
+from matih_ray.sources.base import EndpointSpec
+from matih_ray.sources.confluence import ConfluenceSource
+from matih_ray.sources.jira import JiraSource
+from matih_ray.sources.onedrive import OneDriveSource
 
 ROW_BYTES = 8
+PLUGINS = load_registry()
 
 
 def batch(size_bytes: int, first: int = 0) -> pa.RecordBatch:
@@ -65,41 +72,80 @@ def test_what_was_sent_on_is_kept_by_nobody() -> None:
         assert pool.bytes_allocated() - before < STAGED_BYTES / 2
 
 
-def told(unit: str, mode: DataMode, *columns: str) -> SliceTask:
-    described = tuple(
-        ColumnDescriptor(name=name, native_type="text", arrow_type="string") for name in columns
+def described(unit_id: str, *columns: str) -> EndpointUnitDescriptor:
+    return EndpointUnitDescriptor(
+        endpoint_id=EndpointId("endpoint"),
+        unit_id=UnitId(unit_id),
+        namespace="jira",
+        name=unit_id,
+        kind="objects",
+        columns=tuple(
+            ColumnDescriptor(name=name, native_type="text", arrow_type="string") for name in columns
+        ),
+        primary_key=("id",),
     )
-    endpoint = EndpointId("endpoint")
+
+
+def told(vendor: str, unit: EndpointUnitDescriptor, mode: DataMode = DataMode.CDM) -> SliceTask:
     return SliceTask(
         tenant_id=TenantId("tenant"),
         run_id=RunId("run"),
-        endpoint_id=endpoint,
-        unit=EndpointUnitDescriptor(
-            endpoint_id=endpoint,
-            unit_id=UnitId(unit),
-            namespace="jira",
-            name=unit,
-            kind="objects",
-            columns=described,
-            primary_key=("id",),
-        ),
+        endpoint_id=unit.endpoint_id,
+        unit=unit,
         slice=IngestionSlice(key="slice", sequence=0, params={}, dedupe_on=("_source_version",)),
         policy=IngestionPolicy(mode=mode),
         staging_provider_id="object_store",
-        vendor="http.jira",
+        vendor=vendor,
     )
 
 
 def test_only_what_is_mapped_is_read() -> None:
     columns = ("id", "_source_version", "_deleted", "summary", "description_adf", "raw")
-    plugins = load_registry()
-    task = told("jira.issues", DataMode.CDM, *columns)
-    assert reading_policy(plugins, task).columns == columns[:4]
+    task = told("http.jira", described("jira.issues", *columns))
+    assert reading_policy(PLUGINS, task).columns == columns[:4]
 
 
 @pytest.mark.parametrize(
-    ("unit", "mode"), [("jira.issues", DataMode.RAW), ("jira.unmapped", DataMode.CDM)]
+    ("unit_id", "mode"), [("jira.issues", DataMode.RAW), ("jira.unmapped", DataMode.CDM)]
 )
-def test_all_is_read_of_what_is_not_mapped(unit: str, mode: DataMode) -> None:
-    task = told(unit, mode, "id", "raw")
-    assert reading_policy(load_registry(), task) == task.policy
+def test_all_is_read_of_what_is_not_mapped(unit_id: str, mode: DataMode) -> None:
+    task = told("http.jira", described(unit_id, "id", "raw"), mode)
+    assert reading_policy(PLUGINS, task) == task.policy
+
+
+# Where there is no server: nothing is asked of it.
+SITE = {"baseUrl": "http://127.0.0.1:1", "user": "u"}
+SOURCES = {
+    "http.jira": (JiraSource, SITE, "apiToken"),
+    "http.confluence": (ConfluenceSource, SITE, "apiToken"),
+    "http.onedrive": (
+        OneDriveSource,
+        {"directoryId": "d", "clientId": "c", "drives": ["d"]},
+        "clientSecret",
+    ),
+}
+MAPPED = [
+    (family, unit_id)
+    for family in SOURCES
+    for unit_id in PLUGINS.resolve("mappers", family).mappers
+]
+
+
+@pytest.mark.parametrize(("family", "unit_id"), MAPPED)
+def test_a_source_gives_what_its_mapper_needs(family: str, unit_id: str) -> None:
+    type_, config, secret = SOURCES[family]
+    spec = EndpointSpec(
+        tenant_id=TenantId("tenant"),
+        endpoint_id=EndpointId("endpoint"),
+        name="test",
+        type=family,
+        config=config,
+        secrets={secret: "s"},
+    )
+    with contextlib.closing(type_(spec)) as source:
+        task = told(family, source.describe_unit(UnitId(unit_id)))
+        schema = source.read_schema(task.unit, reading_policy(PLUGINS, task))
+    mapper = find_mapper(PLUGINS, family, unit_id)
+    assert mapper is not None
+    assert mapper.reads <= set(schema.names)
+    assert "raw" not in schema.names
