@@ -92,7 +92,7 @@ def told(vendor: str, unit: EndpointUnitDescriptor, mode: DataMode = DataMode.CD
         run_id=RunId("run"),
         endpoint_id=unit.endpoint_id,
         unit=unit,
-        slice=IngestionSlice(key="slice", sequence=0, params={}, dedupe_on=("_source_version",)),
+        slice=IngestionSlice(key="slice", sequence=0, params={}),
         policy=IngestionPolicy(mode=mode),
         staging_provider_id="object_store",
         vendor=vendor,
