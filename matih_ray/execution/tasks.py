@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from operator import attrgetter
 from typing import TypeAlias, TypeVar
 
@@ -97,11 +96,11 @@ def read_slice(settings: Settings, task: SliceTask) -> Iterator[StagedItem]:
         read = source.read(task.unit, task.slice, reading_policy(ports.registry, task))
         batches = _Counted(mapped(ports.registry, task, read), task.policy)
         if task.staging_provider_id == ObjectStoreStaging.provider_id:
-            yield from _announced(together(batches), settings, task)
+            yield from announced(together(batches), settings, task)
         else:
             session = staging_provider(settings, task.staging_provider_id).allocate(task.slice.key)
             writer = session.writer()
-            for batch in _announced(iter(batches), settings, task):
+            for batch in announced(iter(batches), settings, task):
                 writer.write_batch(batch)
             yield session.handle
     finally:
@@ -152,14 +151,18 @@ def together(batches: Iterable[pa.RecordBatch]) -> Iterator[StagedBatches]:
     return map(StagedBatches, map(tuple, groups))
 
 
-def _announced(items: Iterator[Item], settings: Settings, task: SliceTask) -> Iterator[Item]:
+def announced(items: Iterator[Item], settings: Settings, task: SliceTask) -> Iterator[Item]:
     """The items; that reading has begun is said once the first of them is used."""
-    # Ray stores what a task yields, and the caller owns it: no variable may keep it here
-    for item in islice(items, 1):
-        yield item
+    is_first = True
+    for item in items:
+        # Ray stores what a task yields, and the caller owns it: no variable may keep it here. And
+        # Ray sends to its generator, which an iterator behind `yield from` could not take
+        held = [item]
         del item
-        reached(settings, Step.READING, task.run_id, task.slice.key)
-    yield from items
+        yield held.pop()
+        if is_first:
+            reached(settings, Step.READING, task.run_id, task.slice.key)
+            is_first = False
 
 
 class _Counted:

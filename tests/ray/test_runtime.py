@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 import ray
 
+from matih_ray.execution.tasks import STAGED_BYTES
 from matih_ray.model.policy import IngestionPolicy, RunMode, Verify, WriteMode
 from matih_ray.model.run import RunState, SliceState
 from tests.ray.lab import ROWS, SLICE_ROWS, TENANT, Lab, create_table
@@ -28,6 +29,17 @@ def test_every_staging_provider_carries_a_run(lab: Lab, staging: str) -> None:
     assert lab.sink_rows(run) == lab.source_rows("t")
     directory = lab.ports.settings.home / "staging"
     assert not directory.exists() or list(directory.iterdir()) == []
+
+
+def test_a_slice_of_several_objects_arrives_whole(lab: Lab) -> None:
+    rows = 2 * ROWS
+    create_table(lab.server, lab.database, "t", rows=rows)
+    (size,) = lab.server.execute("SELECT sum(length(note)) FROM t", lab.database)[0]
+    assert size > 3 * STAGED_BYTES
+    policy = POLICY.model_copy(update={"target_slice_rows": rows, "verify": Verify.CHECKSUM})
+    run = lab.wait(lab.start(lab.unit("t"), policy))
+    assert (run.state, run.slices_total) == (RunState.COMPLETED, 1), run.error
+    assert lab.sink_rows(run) == lab.source_rows("t")
 
 
 def test_slices_report_what_they_did(lab: Lab) -> None:

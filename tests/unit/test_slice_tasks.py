@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from matih_ray.execution import tasks
-from matih_ray.execution.tasks import STAGED_BYTES, SliceTask, reading_policy, together
+from matih_ray.execution.tasks import STAGED_BYTES, SliceTask, announced, reading_policy, together
 from matih_ray.mappers import find_mapper
 from matih_ray.model.ids import EndpointId, RunId, TenantId, UnitId
 from matih_ray.model.plan import IngestionSlice
 from matih_ray.model.policy import DataMode, IngestionPolicy
 from matih_ray.model.unit import ColumnDescriptor, EndpointUnitDescriptor
 from matih_ray.registry import load_registry
+from matih_ray.settings import Settings
 from matih_ray.sources.base import EndpointSpec
 from matih_ray.sources.confluence import ConfluenceSource
 from matih_ray.sources.jira import JiraSource
@@ -60,16 +62,25 @@ def test_batches_of_a_slow_source_do_not_wait_for_many(monkeypatch: pytest.Monke
     assert [len(one.batches) for one in together(slow())] == [2, 2]
 
 
-def test_what_was_sent_on_is_kept_by_nobody() -> None:
+def test_what_was_sent_on_is_kept_by_nobody(tmp_path: Path) -> None:
     def source() -> Iterator[pa.RecordBatch]:
         for _ in range(8):
             yield batch(STAGED_BYTES)
 
     pool = pa.default_memory_pool()
     before = pool.bytes_allocated()
-    for one in together(source()):
+    task = told("http.jira", described("jira.issues", "id"))
+    for one in announced(together(source()), Settings(home=tmp_path), task):
         del one
         assert pool.bytes_allocated() - before < STAGED_BYTES / 2
+
+
+def test_a_task_takes_what_ray_sends_it(tmp_path: Path) -> None:
+    given = [batch(STAGED_BYTES, number) for number in range(3)]
+    task = told("http.jira", described("jira.issues", "id"))
+    yielded = announced(together(given), Settings(home=tmp_path), task)
+    taken = [next(yielded), *(yielded.send({"a": "report"}) for _ in given[1:])]
+    assert [one for staged in taken for one in staged.batches] == given
 
 
 def described(unit_id: str, *columns: str) -> EndpointUnitDescriptor:
