@@ -36,10 +36,27 @@ def server() -> Iterator[PostgresServer]:
         yield server
 
 
+class LossyConnection(psycopg2.extensions.connection):
+    """Loses so many cancels, as happens to those that come before their statement begins."""
+
+    cancels_to_lose = 0
+
+    def cancel(self) -> None:
+        if self.cancels_to_lose:
+            self.cancels_to_lose -= 1
+        else:
+            super().cancel()
+
+
 @pytest.fixture
 def connection(server: PostgresServer) -> Iterator[Any]:
     connection = psycopg2.connect(
-        host=server.host, port=server.port, user=server.user, dbname="postgres", sslmode="disable"
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        dbname="postgres",
+        sslmode="disable",
+        connection_factory=LossyConnection,
     )
     connection.autocommit = True
     yield connection
@@ -136,6 +153,19 @@ def test_a_copy_may_be_left_at_any_time(connection: Any, begin: Open) -> None:
         copy.close()
         copy.close()
         assert answer(connection) == 42
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_a_copy_is_left_though_its_cancel_came_too_early(
+    connection: Any, begin: Open, blocks: int
+) -> None:
+    connection.cancels_to_lose = 2
+    copy = begin(connection, ENDLESS)
+    for _, _block in zip(range(blocks), copy.blocks(), strict=False):
+        pass
+    copy.close()
+    assert connection.cancels_to_lose == 0
+    assert answer(connection) == 42
 
 
 def test_another_thread_may_end_a_copy(connection: Any, begin: Open) -> None:

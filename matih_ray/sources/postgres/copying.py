@@ -67,10 +67,6 @@ def open_copy(connection: Any, statement: str) -> Copy:
     return CopyStream(connection, statement)
 
 
-class _AbandonedError(Exception):
-    """Nobody reads any more: ends `copy_expert` from within."""
-
-
 class CopyStream:
     """One COPY, running in a thread on a connection that it has to itself until it is closed."""
 
@@ -97,6 +93,8 @@ class CopyStream:
 
     def close(self) -> None:
         """Stop the COPY if it is still running, and wait for its thread."""
+        # What still comes is passed over and only the server ends the COPY: were `copy_expert` to
+        # fail in the thread, the next statement would first receive all that is left of it.
         self._abandoned.set()
         while self._thread.is_alive():
             self._cancel()  # again, if it came before the statement began
@@ -123,14 +121,11 @@ class CopyStream:
             buffered.flush()
         except BaseException as error:  # noqa: BLE001 thread boundary: raised again by the reader
             end = error
-        self._put(end, last=True)
+        self._put(end)
 
-    def _put(self, item: bytes | BaseException | None, *, last: bool = False) -> None:
-        if self._abandoned.is_set():
-            if last:
-                return
-            raise _AbandonedError
-        self._queue.put(item)
+    def _put(self, item: bytes | BaseException | None) -> None:
+        if not self._abandoned.is_set():
+            self._queue.put(item)
 
     def _drain(self) -> None:
         try:
