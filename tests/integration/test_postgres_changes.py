@@ -349,7 +349,7 @@ def test_changes_that_are_not_kept_are_missed_aloud(lab: ChangesLab):
         reader.acknowledge(reader.positions())
     with pytest.raises(ChangesLostError, match="confirmed up to"), lab.opened(old):
         pass
-    lab.run(f"SELECT pg_drop_replication_slot('{lab.slot}')")
+    lab.server.drop_slot(lab.slot)
     with pytest.raises(ChangesLostError, match="no slot"), lab.opened(old):
         pass
 

@@ -54,7 +54,8 @@ def lab(server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[Chan
     server.create_database(lab.database)
     lab.run("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')")
     yield lab
-    lab.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    for (slot,) in lab.run("SELECT slot_name FROM pg_replication_slots"):
+        server.drop_slot(str(slot))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_a_slot_of_another_plugin_or_database_is_refused(lab: ChangesLab):
     lab.run(f"SELECT pg_create_logical_replication_slot('{lab.slot}', 'test_decoding')")
     with pytest.raises(ReplicationNotReadyError, match=r"slot\.name"), lab.opened():
         pass
-    lab.run(f"SELECT pg_drop_replication_slot('{lab.slot}')")
+    lab.server.drop_slot(lab.slot)
     lab.server.execute(f"SELECT pg_create_logical_replication_slot('{lab.slot}', 'pgoutput')")
     with pytest.raises(ReplicationNotReadyError, match=r"slot\.name"), lab.opened():
         pass

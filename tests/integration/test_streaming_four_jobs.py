@@ -384,7 +384,7 @@ def transitions(postgres: PostgresServer) -> Iterator[PostgresServer]:
     postgres.execute(f"ALTER DATABASE {DATABASE} OWNER TO ai_service")
     postgres.execute(SOURCE, DATABASE)
     yield postgres
-    postgres.execute("SELECT pg_drop_replication_slot('flink_fsm_cdc')", DATABASE)
+    postgres.drop_slot("flink_fsm_cdc")
     postgres.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
 
 

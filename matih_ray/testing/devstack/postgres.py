@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,9 @@ from matih_ray.testing.devstack.ports import free_port
 START_TIMEOUT_S = 120
 # That much at the most: two busy cores replay 1 GB in about ten seconds.
 MAX_WAL_SIZE = "1GB"
+# A server's process may live a little longer than the connection that it serves.
+SLOT_TIMEOUT_S = 30.0
+POLL_S = 0.05
 SYSTEM_BINARIES = Path("/usr/lib/postgresql")
 
 
@@ -140,6 +144,19 @@ class PostgresServer:
     def create_database(self, name: str, template: str = "template1") -> None:
         """Create a database; `template` clones another one."""
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+
+    def drop_slot(self, name: str) -> None:
+        """Drop a replication slot, once the server has noticed that its reader is gone."""
+        deadline = time.monotonic() + SLOT_TIMEOUT_S
+        while True:
+            try:
+                self.execute(f"SELECT pg_drop_replication_slot('{name}')")
+            except psycopg2.errors.ObjectInUse:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                return
 
     def dsn(self, database: str = "postgres") -> str:
         """A libpq connection string without secrets."""
