@@ -104,19 +104,21 @@ def _window(
         return
     chunks = _chunks(ids, ISSUES_A_CALL)
 
-    def inside(some: Sequence[int]) -> list[Record]:
+    def inside(some: Sequence[int], fields: Sequence[str]) -> list[Record]:
         return [one for one in api.issues(some, fields) if _is_inside(one, params)]
 
-    if unit == "issues":
-        facts = params.facts or api.facts
-        fields = fields_of(facts)
-        # where the issues were parsed, while they are in the processor's cache
-        made = read_ahead(lambda some: [rows.issue(one, facts) for one in inside(some)], chunks)
-        yield from chain.from_iterable(made)
-    else:
-        fields = _FIELDS[unit]
-        for found in read_ahead(inside, chunks):
+    if unit != "issues":
+        for found in read_ahead(lambda some: inside(some, _FIELDS[unit]), chunks):
             yield from _belongings(api, unit, found)
+        return
+    facts = params.facts or api.facts
+    fields = fields_of(facts)
+
+    def made(some: Sequence[int]) -> list[Row]:
+        # where the issues were parsed, while they are in the processor's cache
+        return [rows.issue(one, facts) for one in inside(some, fields)]
+
+    yield from chain.from_iterable(read_ahead(made, chunks))
 
 
 def _ids_inside(api: JiraApi, params: WindowSlice, filter_: JiraFilter) -> set[int]:
