@@ -6,8 +6,10 @@ calls again, by httpx, with as many callers as a run has calls under way. All of
 first time is not counted: worker processes start in it.
 
 At first the server answers as fast as it can. It is ours and no fast one, and works on the cores
-that the run works on. Then all issues are loaded once more from a server that takes `LATENCY_S` for
-each answer, as a real site does: now a run can be no faster than its calls.
+that the run works on. Then all issues are loaded from one that might have a core elsewhere: it
+gives answers again that it gave before, one after the other, each after the CPU time that it took
+when nobody else worked, but without that work. And from one that takes `LATENCY_S` for each answer,
+as a real site does: now a run can be no faster than its calls.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def measure(server: PostgresServer, issues: int) -> dict[str, object]:
     """Both sizes, and how they compare."""
     tenth, _ = _measure(server, max(issues // 10, 1))
     whole, alone = _measure(server, issues)
-    paced, paced_alone = _measure(server, issues, LATENCY_S)
+    apart, apart_alone = _measure(server, issues, replaying=True)
+    paced, paced_alone = _measure(server, issues, latency_s=LATENCY_S)
     return {
         "issues": issues,
         "issues_s": round(whole.wall_s, 2),
@@ -81,6 +84,10 @@ def measure(server: PostgresServer, issues: int) -> dict[str, object]:
         "issues_memory_ratio": round(
             whole.largest.resident_bytes / tenth.largest.resident_bytes, 3
         ),
+        "apart_issues_s": round(apart.wall_s, 2),
+        "apart_jira_drained_s": round(apart_alone.wall_s, 2),
+        "apart_jira_drained_server_cpu_s": round(apart_alone.server_cpu_s, 2),
+        "apart_issues_to_drained_ratio": round(apart.wall_s / apart_alone.wall_s, 2),
         "paced_latency_s": LATENCY_S,
         "paced_issues_s": round(paced.wall_s, 2),
         "paced_jira_drained_s": round(paced_alone.wall_s, 2),
@@ -88,12 +95,16 @@ def measure(server: PostgresServer, issues: int) -> dict[str, object]:
     }
 
 
-def _measure(server: PostgresServer, count: int, latency_s: float = 0.0) -> tuple[Usage, Drained]:
-    database = f"issues_{count}_{latency_s:g}"
+def _measure(
+    server: PostgresServer, count: int, *, latency_s: float = 0.0, replaying: bool = False
+) -> tuple[Usage, Drained]:
+    database = f"issues_{count}_{latency_s:g}_{replaying}".lower()
     server.create_database(database)
     url = f"postgresql://{server.user}@{server.host}:{server.port}/{database}"
     with JiraServer() as jira, RuntimeProcess(settings={"cdm_database_url": url}) as runtime:
         jira.do("generate", project="SHOP", count=count)
+        # with a clock that stands, the second load asks what the first asked
+        jira.do("set", frozen_ms=time.time_ns() // 1_000_000, recording=replaying)
         token = issue_token(Settings(home=runtime.home), TENANT)
         with contextlib.closing(ControlClient(runtime.url, token, TENANT)) as client:
             config = {"baseUrl": jira.url, "user": USER}
@@ -101,7 +112,11 @@ def _measure(server: PostgresServer, count: int, latency_s: float = 0.0) -> tupl
             client.collect(source)
             _load(client, source, count)
             server.execute("TRUNCATE cdm.cdm_work_item", database)
-            jira.do("set", recording=True, latency_s=latency_s)
+            if replaying:
+                jira.do("set", recording=False, keeping=True)
+                _drain(jira)
+                jira.do("set", keeping=False, recorded=[])
+            jira.do("set", recording=True, replaying=replaying, latency_s=latency_s)
             with Meter(postmaster(server), runtime.pid) as meter:
                 _load(client, source, count)
             jira.do("set", recording=False)

@@ -119,3 +119,20 @@ def test_limits_are_the_vendors(client: httpx.Client) -> None:
     assert client.post(f"{V3}/issue/bulkfetch", json=many).status_code == 400
     stranger = client.get(f"{V3}/myself", auth=("nobody", "nothing"))
     assert stranger.status_code == 401
+
+
+def test_answers_are_given_again_without_their_work(jira: JiraServer, client: httpx.Client) -> None:
+    question, other = {"jql": 'project = "SHOP"'}, {"jql": 'project = "NONE"'}
+
+    def count(asked: dict[str, str]) -> httpx.Response:
+        return client.post(f"{V3}/search/approximate-count", json=asked)
+
+    jira.do("set", keeping=True)
+    before = count(question).json()
+    jira.do("set", keeping=False, replaying=True)
+    jira.do("generate", project="SHOP", count=1)
+    again, unknown = count(question), count(other)
+    jira.do("set", replaying=False)
+    assert again.json() == before == {"count": 150}
+    assert unknown.status_code == 501
+    assert count(question).json() == {"count": 151}

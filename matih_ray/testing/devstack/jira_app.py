@@ -14,6 +14,7 @@ import base64
 import json
 import secrets
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from urllib.parse import parse_qsl
@@ -25,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from matih_ray.testing.devstack.jira_calls import PATHS, Answering, JiraServerState, RefusedError
+from matih_ray.testing.devstack.jira_replay import Asked
 
 USER, TOKEN = "reader@example.com", "open sesame"
 CLIENT_ID, CLIENT_SECRET = "client", "client sesame"
@@ -58,14 +60,22 @@ async def _grant(state: JiraServerState, request: Request) -> Response:
 
 def _route(state: JiraServerState, method: str, path: str, answering: Answering) -> Route:
     async def handle(request: Request) -> Response:
-        call = f"{method} {request.url.path}"
-        body = json.loads(await request.body() or b"{}") if method == "POST" else {}
+        asked = (method, f"{request.url.path}?{request.url.query}", await request.body())
+        if state.replaying:
+            state.note(asked)
+            return await state.replay.answer(asked)
         await asyncio.sleep(state.latency_s)
+        before_s = time.thread_time()
+        response = answered(request, asked)
+        if state.keeping:
+            state.replay.keep(asked, response, time.thread_time() - before_s)
+        return response
+
+    def answered(request: Request, asked: Asked) -> Response:
+        call = f"{method} {request.url.path}"
+        body = json.loads(asked[-1] or b"{}") if method == "POST" else {}
         with state.lock:
-            state.calls.append(call)
-            if state.recording:
-                asked = f"{request.url.path}?{request.url.query}"
-                state.recorded.append((method, asked, body if method == "POST" else None))
+            state.note(asked)
             headers = {"Date": formatdate(state.site.now_ms() / 1000, usegmt=True)}
             if (fault := state.fault(call)) is not None:
                 content = fault.get("body", {"errorMessages": ["a fault"], "errors": {}})

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 
 from matih_ray.testing.devstack.jira_jql import JqlError, find
+from matih_ray.testing.devstack.jira_replay import Asked, Replay
 from matih_ray.testing.devstack.jira_site import SPRINT_FIELD, JsonObject, Site
 
 REFRESH_TOKEN = "refresh-0"  # noqa: S105 - of a test server
@@ -43,6 +44,9 @@ class JiraServerState:
         # method, path with query, and body of each call, while they are kept
         self.recording = False
         self.recorded: list[tuple[str, str, Any]] = []
+        # whether answers are kept, or given again
+        self.keeping = self.replaying = False
+        self.replay = Replay()
         self.faults: list[JsonObject] = []
         # before each answer, others meanwhile
         self.latency_s = 0.0
@@ -80,6 +84,13 @@ class JiraServerState:
                 setattr(target, name, set(value) if name in ("hidden", "forbidden") else value)
             return None
         return getattr(self.site, what)(**given)
+
+    def note(self, asked: Asked) -> None:
+        """Remember a call."""
+        method, path, body = asked
+        self.calls.append(f"{method} {path.partition('?')[0]}")
+        if self.recording:
+            self.recorded.append((method, path, json.loads(body) if body else None))
 
     def fault(self, call: str) -> JsonObject | None:
         """The fault that is due for a call."""
