@@ -4,7 +4,6 @@ again; after which the tables hold what the source holds. Then the same again wh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ KILLS = (Step.COMMITTED, Step.COMMITTING)
 # Summer time there is UTC+13:45.
 CHATHAM = "Pacific/Chatham"
 NOTHING = Disturbance()
-EACH = {
+DISTURBANCES = {
     "nothing": NOTHING,
     "planner killed": Disturbance(kills=KILLS),
     "429 storm": Disturbance(storm=True),
@@ -54,16 +53,12 @@ EACH = {
     "clock 3 h ahead": Disturbance(clock_h=3),
     "clock 3 h behind": Disturbance(clock_h=-3),
     "zone UTC+13:45": Disturbance(zone=CHATHAM),
-}
-# What can be told apart in one walk; `WALKS=each` takes each alone, half an hour's work.
-TOGETHER = {
     "planner killed in a 429 storm": Disturbance(kills=KILLS, storm=True),
     "500 pages, edited while paging, clock 3 h ahead": Disturbance(
         size=LARGE, editing=True, clock_h=3
     ),
     "clock 3 h behind, zone UTC+13:45": Disturbance(clock_h=-3, zone=CHATHAM),
 }
-DISTURBANCES = EACH if os.environ.get("WALKS") == "each" else TOGETHER
 
 
 @pytest.fixture(scope="module")
