@@ -61,17 +61,15 @@ class Drained:
 
 def measure(server: PostgresServer, issues: int) -> dict[str, object]:
     """Both sizes, and how they compare."""
-    tenth, _ = _measure(server, max(issues // 10, 1))
-    whole, alone = _measure(server, issues)
-    apart, apart_alone = _measure(server, issues, replaying=True)
-    paced, paced_alone = _measure(server, issues, latency_s=LATENCY_S)
+    tenth, _ = _measure(server, "tenth", max(issues // 10, 1))
+    whole, alone = _measure(server, "whole", issues)
+    apart, apart_alone = _measure(server, "apart", issues, replaying=True)
+    paced, paced_alone = _measure(server, "paced", issues, latency_s=LATENCY_S)
     return {
         "issues": issues,
         "issues_s": round(whole.wall_s, 2),
         "issues_cpu_s": round(whole.cpu_s, 2),
         "issues_postgres_cpu_s": round(whole.server_cpu_s, 2),
-        # what would be left if the Jira server worked elsewhere; it limits what takes it longer
-        "issues_without_jira_s": round((whole.cpu_s + whole.server_cpu_s) / CORES, 2),
         "issues_per_s": round(issues / whole.wall_s),
         "jira_calls": alone.calls,
         "jira_drained_s": round(alone.wall_s, 2),
@@ -96,15 +94,20 @@ def measure(server: PostgresServer, issues: int) -> dict[str, object]:
 
 
 def _measure(
-    server: PostgresServer, count: int, *, latency_s: float = 0.0, replaying: bool = False
+    server: PostgresServer,
+    name: str,
+    count: int,
+    *,
+    latency_s: float = 0.0,
+    replaying: bool = False,
 ) -> tuple[Usage, Drained]:
-    database = f"issues_{count}_{latency_s:g}_{replaying}".lower()
+    database = f"issues_{name}"
     server.create_database(database)
     url = f"postgresql://{server.user}@{server.host}:{server.port}/{database}"
     with JiraServer() as jira, RuntimeProcess(settings={"cdm_database_url": url}) as runtime:
         jira.do("generate", project="SHOP", count=count)
         # with a clock that stands, the second load asks what the first asked
-        jira.do("set", frozen_ms=time.time_ns() // 1_000_000, recording=replaying)
+        jira.do("set", frozen_ms=time.time_ns() // 1_000_000, recording=True)
         token = issue_token(Settings(home=runtime.home), TENANT)
         with contextlib.closing(ControlClient(runtime.url, token, TENANT)) as client:
             config = {"baseUrl": jira.url, "user": USER}
@@ -113,16 +116,16 @@ def _measure(
             _load(client, source, count)
             server.execute("TRUNCATE cdm.cdm_work_item", database)
             if replaying:
-                jira.do("set", recording=False, keeping=True)
+                jira.do("set", keeping=True)
                 _drain(jira)
-                jira.do("set", keeping=False, recorded=[])
-            jira.do("set", recording=True, replaying=replaying, latency_s=latency_s)
+                jira.do("set", keeping=False)
+            jira.do("set", recorded=[], replaying=replaying, latency_s=latency_s)
             with Meter(postmaster(server), runtime.pid) as meter:
                 _load(client, source, count)
             jira.do("set", recording=False)
         _check(server, database, count)
         drained = _drain(jira)
-    say(f"{count} issues: {meter.usage.wall_s:.1f} s, drained {drained.wall_s:.1f} s")
+    say(f"{name}, {count} issues: {meter.usage.wall_s:.1f} s, drained {drained.wall_s:.1f} s")
     shutil.rmtree(runtime.home, ignore_errors=True)
     return meter.usage, drained
 

@@ -72,10 +72,9 @@ def _route(state: JiraServerState, method: str, path: str, answering: Answering)
         return response
 
     def answered(request: Request, asked: Asked) -> Response:
-        call = f"{method} {request.url.path}"
         body = json.loads(asked[-1] or b"{}") if method == "POST" else {}
         with state.lock:
-            state.note(asked)
+            call = state.note(asked)
             headers = {"Date": formatdate(state.site.now_ms() / 1000, usegmt=True)}
             if (fault := state.fault(call)) is not None:
                 content = fault.get("body", {"errorMessages": ["a fault"], "errors": {}})

@@ -85,12 +85,13 @@ class JiraServerState:
             return None
         return getattr(self.site, what)(**given)
 
-    def note(self, asked: Asked) -> None:
-        """Remember a call."""
+    def note(self, asked: Asked) -> str:
+        """Remember a call; its method and path."""
         method, path, body = asked
         self.calls.append(f"{method} {path.partition('?')[0]}")
         if self.recording:
             self.recorded.append((method, path, json.loads(body) if body else None))
+        return self.calls[-1]
 
     def fault(self, call: str) -> JsonObject | None:
         """The fault that is due for a call."""
